@@ -1,0 +1,87 @@
+"""Make the peers' virtual environments: ``python benchmarks/peers/setup.py [PEER ...]`` (all peers by default).
+
+A peer is a folder here with a ``worker.py`` and a pinned ``requirements.txt`` for Python 3.11. One that must be
+compiled from its source package has ``build-requirements.txt`` (installed first) and ``source-requirements.txt`` (built
+without isolation and without dependencies) too. An environment whose pins have not changed is left as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+STEPS = (
+    ("build-requirements.txt", ()),
+    ("source-requirements.txt", ("--no-deps", "--no-build-isolation", "--no-binary", ":all:")),
+    ("requirements.txt", ()),
+)
+
+
+def names() -> list[str]:
+    """Every peer that has a worker here."""
+    return sorted(worker.parent.name for worker in FOLDER.glob("*/worker.py"))
+
+
+def python(peer: str) -> Path:
+    """The interpreter of a peer's virtual environment."""
+    return FOLDER / ".venvs" / peer / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def _pins(peer: str) -> str:
+    files = [FOLDER / peer / name for name, _ in STEPS]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
+
+
+def is_installed(peer: str) -> bool:
+    """Whether the environment is there and was made from the present pins."""
+    marker = FOLDER / ".venvs" / peer / ".installed"
+    return python(peer).exists() and marker.exists() and marker.read_text() == _pins(peer)
+
+
+def install(peer: str) -> None:
+    """Make a peer's environment; raises RuntimeError with the last lines of pip when that fails."""
+    if peer not in names():
+        raise RuntimeError(f"no peer named {peer!r}; there are {', '.join(names())}")
+    if sys.version_info[:2] != (3, 11):
+        raise RuntimeError(f"the peers' pins are for Python 3.11, this is {sys.version.split()[0]}")
+    folder = FOLDER / ".venvs" / peer
+    shutil.rmtree(folder, ignore_errors=True)
+    venv.create(folder, with_pip=True)
+    for name, options in STEPS:
+        requirements = FOLDER / peer / name
+        if requirements.exists():
+            command = [str(python(peer)), "-m", "pip", "install", "--disable-pip-version-check", *options]
+            done = subprocess.run([*command, "-r", str(requirements)], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                last = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+                raise RuntimeError(f"pip could not install {peer}/{name}:\n{last}")
+    (folder / ".installed").write_text(_pins(peer))
+
+
+def main(arguments: list[str]) -> int:
+    if any(argument.startswith("-") for argument in arguments):
+        print(__doc__)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    failed = []
+    for peer in arguments or names():
+        if is_installed(peer):
+            print(f"{peer}: there already")
+            continue
+        print(f"{peer}: installing ...", flush=True)
+        try:
+            install(peer)
+        except RuntimeError as error:
+            print(f"{peer}: FAILED: {error}", file=sys.stderr)
+            failed.append(peer)
+        else:
+            print(f"{peer}: installed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

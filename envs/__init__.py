@@ -1,0 +1,1 @@
+"""Environments of orl: one folder a domain. Import a domain, not this package."""

@@ -1,0 +1,343 @@
+"""B copies of the shop-scheduling MDP over one kernel: what the single env and the vector env have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from orl.common.errors import IllegalActionError, InputError
+from orl.common.problem import relative_gap
+from orl.common.protocols import IllegalActions
+from orl.envs.job_shop import kernel, observation
+from orl.envs.job_shop.arena import DEAD, ELAPSED, ILLEGAL, LOWER_BOUND, N_FIXED, NEXT_EVENT, NOW, Arena
+from orl.envs.job_shop.instance import Schedule, ShopInstance
+from orl.envs.job_shop.sizes import Sizes
+
+Generator = Callable[[np.random.Generator], ShopInstance]
+InstanceLike = str | Path | ShopInstance | Generator
+Reward = Literal["lower_bound", "makespan", "idle"]
+REWARDS = {
+    "lower_bound": kernel.REWARD_LOWER_BOUND,
+    "makespan": kernel.REWARD_MAKESPAN,
+    "idle": kernel.REWARD_IDLE,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of the MDP, with the meanings given in :class:`orl.envs.job_shop.env.JobShopEnv`."""
+
+    observation: observation.ObservationKind = "window"
+    window: int = 5
+    reward: Reward = "lower_bound"
+    noop: bool = True
+    symmetry_breaking: bool = False
+    propagation: int = 0
+    upper_bound: int | None = None
+    normalization: observation.Normalization = "scale"
+    illegal: IllegalActions = "raise"
+    observe_mask: bool = False
+    observe_resource_mask: bool = False
+    infos: Literal["lean", "full"] = "lean"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("observation", ("window", "compact", "graph")),
+            ("reward", tuple(REWARDS)),
+            ("propagation", (0, 1, 2)),
+            ("normalization", ("scale", "reference")),
+            ("illegal", ("raise", "remap", "count")),
+            ("infos", ("lean", "full")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError("unknown option", field=name, value=getattr(self, name), expected=f"one of {allowed}")
+        if self.window < 2:
+            raise InputError("the window is too narrow", field="window", value=self.window, expected=">= 2")
+        if (self.propagation == 2) != (self.upper_bound is not None):
+            raise InputError(
+                "propagation level 2 and upper_bound go together",
+                field="upper_bound",
+                value=self.upper_bound,
+                expected="a makespan to beat, with propagation=2",
+            )
+        if self.normalization == "reference" and self.observation != "window":
+            raise InputError("only the window is normalised that way", field="normalization", value="reference")
+        if self.observe_resource_mask and self.observation != "window":
+            raise InputError("only the window has a resource mask", field="observe_resource_mask", value=True)
+
+
+@dataclass(frozen=True)
+class ShopState:
+    """Snapshot of one copy: the instance, the rows of its state arrays and the steps taken in the episode."""
+
+    instance: ShopInstance
+    arrays: dict[str, npt.NDArray[Any]]
+    elapsed: int
+
+
+class InstanceSource:
+    """Where the instance of an episode comes from: fixed instances (drawn uniformly) and generators."""
+
+    def __init__(self, instance: InstanceLike | Sequence[InstanceLike]) -> None:
+        items = list(instance) if isinstance(instance, (list, tuple)) else [instance]
+        if not items:
+            raise InputError("no instance given", field="instance", value=instance, expected="at least one")
+        self.items: list[ShopInstance | Generator] = [_resolve(item) for item in items]
+        self.fixed = [item for item in self.items if isinstance(item, ShopInstance)]
+        self.random = len(self.fixed) < len(self.items)
+
+    def sizes(self) -> Sizes:
+        """Sizes that hold every instance this source gives (a plain callable is sampled once)."""
+        out = None
+        for item in self.items:
+            largest = item if isinstance(item, ShopInstance) else getattr(item, "largest", None)
+            if largest is None:
+                assert not isinstance(item, ShopInstance)
+                largest = item(np.random.default_rng(0))
+            out = Sizes.of(largest) if out is None else out | Sizes.of(largest)
+        assert out is not None
+        return out
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, ShopInstance]:
+        """Index of the item and its instance; one 64-bit key from ``rng`` decides everything."""
+        key = int(rng.integers(2**63))
+        if len(self.items) == 1 and not self.random:
+            return 0, self.fixed[0]
+        episode = np.random.default_rng(key)
+        index = int(episode.integers(len(self.items))) if len(self.items) > 1 else 0
+        item = self.items[index]
+        return index, item if isinstance(item, ShopInstance) else item(episode)
+
+
+def _resolve(item: InstanceLike) -> ShopInstance | Generator:
+    if isinstance(item, (str, Path)):
+        from orl.envs.job_shop import library
+
+        return library.load(item)
+    if isinstance(item, ShopInstance) or callable(item):
+        return item
+    raise InputError(
+        "not an instance",
+        field="instance",
+        value=item,
+        expected="a library name, a path, a ShopInstance, a callable(rng) -> ShopInstance, or a list of these",
+    )
+
+
+class ShopBatch:
+    """State, buffers and kernel calls of ``n_copies`` copies."""
+
+    def __init__(
+        self,
+        n_copies: int,
+        instance: InstanceLike | Sequence[InstanceLike],
+        settings: Settings,
+        pad_to: ShopInstance | None = None,
+    ) -> None:
+        self.n_copies, self.settings = n_copies, settings
+        self.source = InstanceSource(instance)
+        self.sizes = self.source.sizes()
+        if pad_to is not None:
+            self.sizes = self.sizes | Sizes.of(pad_to)
+        self.n_slots = self.sizes.lines * self.sizes.max_modes
+        self.config = kernel.Config(
+            noop=int(settings.noop),
+            symmetry_breaking=int(settings.symmetry_breaking),
+            propagation=settings.propagation,
+            reward=REWARDS[settings.reward],
+            max_modes=self.sizes.max_modes,
+        )
+        self.observation_space = observation.observation_space(
+            settings.observation,
+            self.sizes,
+            settings.window,
+            settings.observe_mask,
+            settings.observe_resource_mask,
+        )
+        self.action_space = spaces.Discrete(self.n_slots + 1)
+        first = self.source.draw(np.random.default_rng(0))[1] if self.source.random else None
+        rows = self.source.fixed if first is None else [first] * n_copies
+        self.arena = Arena(rows, n_copies, self.n_slots, settings.upper_bound)
+        self.row = np.arange(n_copies) if self.source.random else np.zeros(n_copies, np.int64)
+        self.buffers = observation.make_buffers(self.observation_space, n_copies)
+        self.reward = np.zeros(n_copies)
+        self.terminated = np.zeros(n_copies, np.bool_)
+        self.everyone = np.ones(n_copies, np.bool_)
+
+    # ---- transition --------------------------------------------------------------------------------------------
+    def draw(self, b: int, rng: np.random.Generator) -> None:
+        """Choose the instance of the next episode of copy ``b``."""
+        index, instance = self.source.draw(rng)
+        if self.source.random:
+            self._put(b, instance)
+        else:
+            self.row[b] = index
+
+    def _put(self, b: int, instance: ShopInstance) -> None:
+        """Write an instance into the bank row of copy ``b``; arrays grow when it is larger than all before."""
+        if self.arena.instances[b] is not instance:
+            self.sizes.require(instance, graph=self.settings.observation == "graph")
+            self.arena.put(b, instance)
+
+    def reset(self, which: npt.NDArray[np.bool_]) -> None:
+        """Put the marked copies at the root of their instances and write their observations."""
+        a = self.arena
+        kernel.reset_batch(a.layout, a.ints, a.longs, self.row, a.state, a.clock, a.mask, self.config, which)
+        self.terminated[which] = False
+        dead = which & (a.clock[:, DEAD] != 0)
+        if dead.any():
+            instance = self.instance(int(np.flatnonzero(dead)[0]))
+            if self.settings.upper_bound is None:
+                raise InputError("no schedule meets the deadlines", source=instance.name, field="deadline")
+            raise InputError(
+                "no schedule is better than the upper bound",
+                source=instance.name,
+                field="upper_bound",
+                value=self.settings.upper_bound,
+            )
+        self.observe(which)
+
+    def step(self, actions: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
+        """Step the active copies into ``reward``, ``terminated`` and the observation buffers."""
+        if self.settings.illegal == "raise":
+            self._require_legal(actions, active)
+        a = self.arena
+        kernel.step_batch(
+            a.layout,
+            a.ints,
+            a.longs,
+            a.floats,
+            self.row,
+            a.state,
+            a.clock,
+            a.mask,
+            self.config,
+            actions,
+            active,
+            self.reward,
+            self.terminated,
+        )
+        self.observe(active)
+
+    def _require_legal(self, actions: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
+        inside = (actions >= 0) & (actions <= self.n_slots)
+        legal = inside & self.arena.mask[np.arange(self.n_copies), np.where(inside, actions, 0)]
+        if (legal | ~active).all():
+            return
+        b = int(np.flatnonzero(active & ~legal)[0])
+        allowed = np.flatnonzero(self.arena.mask[b]).tolist()
+        shown = f"{allowed[:12]}{'...' if len(allowed) > 12 else ''}"
+        raise IllegalActionError(
+            f"action {int(actions[b])} of copy {b} is illegal now; legal: {shown} "
+            "(see action_masks(); illegal='remap' or 'count' replaces it by the lowest legal one)"
+        )
+
+    def observe(self, which: npt.NDArray[np.bool_]) -> None:
+        """Write the observations of the marked copies into the buffers."""
+        a, out, settings = self.arena, self.buffers, self.settings
+        data = (a.layout, a.ints, a.longs, a.floats, self.row, a.state, a.clock, a.mask, self.config, which)
+        if settings.observation == "compact":
+            observation.write_compact(*data, out["slots"])
+        elif settings.observation == "graph":
+            observation.write_graph(*data, out["node_features"], out["edge_index"])
+        else:
+            observation.write_window(
+                *data,
+                out["interval_rep"],
+                out["index_interval"],
+                out["start_end_tokens"],
+                out["attention_interval_mask"],
+                out["next_machine"],
+                settings.normalization == "scale",
+            )
+            if settings.normalization == "reference":
+                for b in np.flatnonzero(which):
+                    duration = self.instance(b).min_duration
+                    out["interval_rep"][b] = observation.normalize_reference(
+                        out["interval_rep"][b], float(duration.mean()), float(duration.std()) + 1e-8
+                    )
+            if settings.observe_resource_mask:
+                observation.write_resource_mask(
+                    a.longs, self.row, a.mask, which, out["next_machine"], out["job_resource_mask"]
+                )
+        if settings.observe_mask:
+            out["action_mask"][which] = a.mask[which]
+
+    # ---- views -------------------------------------------------------------------------------------------------
+    def instance(self, b: int) -> ShopInstance:
+        """The instance copy ``b`` plays."""
+        return self.arena.instances[self.row[b]]
+
+    def schedule(self, b: int) -> Schedule:
+        """The schedule of copy ``b`` so far: start -1 and mode 0 where an operation has not been started."""
+        n = self.instance(b).n_ops
+        start, mode = self.arena.view("start", b, n), self.arena.view("mode", b, n)
+        return Schedule(np.where(mode >= 0, start, -1).astype(np.int32), np.maximum(mode, 0))
+
+    def terminal_info(self, b: int) -> dict[str, Any]:
+        """End-of-episode keys of copy ``b``; ``pruned`` marks a dead end, whose objective is infinite."""
+        instance, clock = self.instance(b), self.arena.clock[b]
+        pruned = bool(clock[DEAD])
+        solution = self.schedule(b)
+        end = self.arena.view("end", b, instance.n_ops)
+        objective = np.inf if pruned else float(instance.objective_value(end))
+        known = instance.best_known()
+        best = float("nan") if known is None else float(known.upper)
+        return {
+            "objective": objective,
+            "bound": instance.lower_bound(),
+            "solution": solution,
+            "makespan": np.inf if pruned else float(end.max()),
+            "lb0": float(instance.makespan_bound),
+            "best_known": best,
+            "gap": float("nan") if known is None else relative_gap(objective, best),
+            "pruned": pruned,
+            "illegal_actions": int(clock[ILLEGAL]),
+        }
+
+    def step_info(self, b: int) -> dict[str, Any]:
+        """Per-step keys under ``infos="full"``."""
+        clock = self.arena.clock[b]
+        return {
+            "now": int(clock[NOW]),
+            "next_event": int(clock[NEXT_EVENT]),
+            "lower_bound": int(clock[LOWER_BOUND]),
+            "n_started": int(clock[N_FIXED]),
+            "illegal_actions": int(clock[ILLEGAL]),
+        }
+
+    def get_state(self, b: int) -> ShopState:
+        """Snapshot of copy ``b``; independent of the batch and of later steps, picklable."""
+        return ShopState(self.instance(b), self.arena.snapshot(b), int(self.arena.clock[b, ELAPSED]))
+
+    def set_state(self, b: int, state: ShopState) -> None:
+        """Restore a snapshot into copy ``b`` (also one of another batch over the same instance sizes)."""
+        if self.source.random:
+            self._put(b, state.instance)
+        else:
+            known = [k for k, instance in enumerate(self.arena.instances) if instance is state.instance]
+            known += [k for k, instance in enumerate(self.arena.instances) if instance.same_as(state.instance)]
+            if not known:
+                names = [instance.name for instance in self.arena.instances]
+                raise InputError(
+                    "the snapshot is of another instance", field="state", value=state.instance.name, expected=str(names)
+                )
+            self.row[b] = known[0]
+        if len(state.arrays["slot_start"]) != self.n_slots:
+            raise InputError(
+                "the snapshot has another number of slots",
+                field="state",
+                value=len(state.arrays["slot_start"]),
+                expected=str(self.n_slots),
+            )
+        self.arena.restore(b, state.arrays)
+        self.terminated[b] = kernel.finished(self.arena.longs[self.row[b]], self.arena.clock[b])
+        which = np.zeros(self.n_copies, np.bool_)
+        which[b] = True
+        self.observe(which)

@@ -1,0 +1,472 @@
+"""The transition of the shop-scheduling MDP, compiled with numba: chronological generation of schedules.
+
+Functions work on one copy: ``p``, ``longs``, ``floats`` are the data of its instance, ``s`` and ``clock`` its state,
+``mask`` its action mask; ``L`` says where each named array starts in ``p`` and ``s`` (see ``arena.py``).
+``oracle.py`` states the same MDP in plain numpy.
+
+Time moves only forward: an operation is started at the clock ``now`` (the least earliest start over available slots),
+so all capacity still taken after ``now`` belongs to running operations. A resource of capacity c is therefore a sorted
+list of c unit-free times, and the earliest time with d free units is its d-th entry (a machine: c = d = 1).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from orl.envs.job_shop.arena import (
+    DEAD,
+    DEAD_VALUE,
+    ELAPSED,
+    ILLEGAL,
+    INF,
+    LAST_RESOURCE,
+    LOAD,
+    LOWER_BOUND,
+    MAX_DURATION,
+    N_DECLARED,
+    N_FIXED,
+    N_JOBS,
+    N_LINES,
+    N_OPS,
+    N_RESOURCES,
+    NEXT_EVENT,
+    NOW,
+    OBJECTIVE,
+    ROOT_BOUND,
+    SCALE,
+    UPPER_BOUND,
+    Flags,
+    Floats,
+    Ints,
+    Layout,
+    Longs,
+)
+
+REWARD_LOWER_BOUND, REWARD_MAKESPAN, REWARD_IDLE = range(3)
+
+
+class Config(NamedTuple):
+    """What the MDP does with a problem (all ints, so that one compiled kernel serves every setting)."""
+
+    noop: int
+    symmetry_breaking: int
+    propagation: int
+    reward: int
+    max_modes: int  # slots a line
+
+
+@njit(cache=True, forceinline=True)
+def _earliest(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, q: int) -> int:
+    """Earliest start of operation o in mode q (closed form of the propagation fixpoint)."""
+    t = max(s[L.ready + o], s[L.floor + o])
+    for u in range(p[L.use_ptr + q], p[L.use_ptr + q + 1]):
+        free = s[L.unit_free + p[L.unit_ptr + p[L.use_resource + u]] + p[L.use_demand + u] - 1]
+        if free > t:
+            t = free
+    return t
+
+
+@njit(cache=True, forceinline=True)
+def _raise_end(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, end: int) -> None:
+    """Record a larger end (bound) of o in the bounds, and note a missed deadline."""
+    s[L.end + o] = end
+    if longs[OBJECTIVE] == 0:
+        if end > clock[LOWER_BOUND]:
+            clock[LOWER_BOUND] = end
+    elif end > s[L.job_end + p[L.job + o]]:
+        s[L.job_end + p[L.job + o]] = end
+    if end > p[L.deadline + o]:
+        clock[DEAD] = 1
+
+
+@njit(cache=True, forceinline=True)
+def _propagate(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, head: int, count: int) -> None:
+    """Recompute the queued open operations and everything downstream until nothing changes (FIFO over a ring)."""
+    n = L.max_ops
+    while count > 0:
+        o = s[L.queue + head]
+        head = head + 1 if head + 1 < n else 0
+        count -= 1
+        s[L.queued + o] = 0
+        if s[L.mode + o] >= 0:
+            continue
+        start, end = INF, INF
+        for q in range(p[L.mode_ptr + o], p[L.mode_ptr + o + 1]):
+            t = _earliest(L, p, longs, s, clock, o, q)
+            start = min(start, t)
+            end = min(end, t + p[L.mode_duration + q])
+        s[L.start + o] = start
+        if end > s[L.end + o]:
+            _raise_end(L, p, longs, s, clock, o, end)
+            for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
+                x = p[L.succ_op + e]
+                if end + p[L.succ_lag + e] > s[L.ready + x]:
+                    s[L.ready + x] = end + p[L.succ_lag + e]
+                    if s[L.queued + x] == 0:
+                        s[L.queued + x] = 1
+                        s[L.queue + (head + count) % n] = x
+                        count += 1
+
+
+@njit(cache=True, forceinline=True)
+def _take_units(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, r: int, demand: int, end: int) -> None:
+    """Occupy the ``demand`` first free units of r until ``end``; the list stays sorted."""
+    first, last = p[L.unit_ptr + r], p[L.unit_ptr + r + 1]
+    i = first + demand
+    while i < last and s[L.unit_free + i] < end:
+        s[L.unit_free + i - demand] = s[L.unit_free + i]
+        i += 1
+    for j in range(i - demand, i):
+        s[L.unit_free + j] = end
+
+
+@njit(cache=True, forceinline=True)
+def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int, m: int) -> None:
+    """Start the next operation of ``line`` in its mode m at ``now``."""
+    o = p[L.line_op + p[L.line_ptr + line] + s[L.position + line]]
+    q = p[L.mode_ptr + o] + m
+    now = clock[NOW]
+    duration = p[L.mode_duration + q]
+    end = now + duration
+    s[L.mode + o] = m
+    s[L.start + o] = now
+    _raise_end(L, p, longs, s, clock, o, end)
+    s[L.position + line] += 1
+    s[L.work + line] -= p[L.min_duration + o]
+    clock[N_FIXED] += 1
+    clock[LAST_RESOURCE] = -1 if duration == 0 else max(clock[LAST_RESOURCE], p[L.primary + q])
+    count = 0
+    for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
+        x = p[L.succ_op + e]
+        s[L.preds_left + x] -= 1
+        if end + p[L.succ_lag + e] > s[L.ready + x]:
+            s[L.ready + x] = end + p[L.succ_lag + e]
+        if s[L.queued + x] == 0:
+            s[L.queued + x] = 1
+            s[L.queue + count] = x
+            count += 1
+    for any_mode in range(p[L.mode_ptr + o], p[L.mode_ptr + o + 1]):
+        for u in range(p[L.use_ptr + any_mode], p[L.use_ptr + any_mode + 1]):
+            clock[LOAD + p[L.use_resource + u]] -= p[L.mode_duration + any_mode] * np.int64(p[L.use_demand + u])
+    for u in range(p[L.use_ptr + q], p[L.use_ptr + q + 1]):
+        r = p[L.use_resource + u]
+        _take_units(L, p, longs, s, clock, r, p[L.use_demand + u], end)
+        if u == p[L.use_ptr + q]:
+            s[L.resource_pred + o] = s[L.last_op + r]
+        s[L.last_op + r] = o
+        for i in range(p[L.user_ptr + r], p[L.user_ptr + r + 1]):
+            x = p[L.user_op + i]
+            if s[L.mode + x] < 0 and s[L.start + x] < end and s[L.queued + x] == 0:
+                s[L.queued + x] = 1
+                s[L.queue + count] = x
+                count += 1
+    _propagate(L, p, longs, s, clock, 0, count)
+
+
+@njit(cache=True, forceinline=True)
+def _wait(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
+    """The no-op: every available operation that could start before the next event waits for it."""
+    event = clock[NEXT_EVENT]
+    count = 0
+    for line in range(longs[N_LINES]):
+        at = p[L.line_ptr + line] + s[L.position + line]
+        if at < p[L.line_ptr + line + 1]:
+            o = p[L.line_op + at]
+            if s[L.preds_left + o] == 0 and s[L.start + o] < event:
+                s[L.floor + o] = event
+                s[L.queued + o] = 1
+                s[L.queue + count] = o
+                count += 1
+    clock[LAST_RESOURCE] = -1
+    _propagate(L, p, longs, s, clock, 0, count)
+
+
+@njit(cache=True)
+def _resource_bounds(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
+    """Level 1: per resource, least head + remaining work / capacity + least tail (makespan only)."""
+    for r in range(longs[N_RESOURCES]):
+        head, tail, energy = INF, INF, 0
+        for i in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
+            o = p[L.mandatory_op + i]
+            if s[L.mode + o] < 0:
+                head = min(head, s[L.start + o])
+                tail = min(tail, p[L.tail + o])
+                energy += longs[L.mandatory_energy + i]
+        if energy > 0:
+            capacity = p[L.unit_ptr + r + 1] - p[L.unit_ptr + r]
+            bound = head + (energy + capacity - 1) // capacity + tail
+            if bound > clock[LOWER_BOUND]:
+                clock[LOWER_BOUND] = bound
+
+
+@njit(cache=True)
+def _tighten(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
+    """Level 2: latest starts under the upper bound and the pair rule on machines, to a fixpoint (makespan only).
+
+    On a machine, if ``est(i) + dur(i) > lst(j)`` then i cannot precede j, so j comes first. An empty domain marks the
+    state as a dead end.
+    """
+    n = longs[N_OPS]
+    limit = longs[UPPER_BOUND] - 1
+    for o in range(n):
+        latest = limit - p[L.tail + o] - p[L.min_duration + o]
+        s[L.latest + o] = min(latest, p[L.deadline + o] - p[L.min_duration + o])
+    changed = True
+    while changed and clock[DEAD] == 0:
+        changed = False
+        for r in range(longs[N_RESOURCES]):
+            if p[L.unit_ptr + r + 1] - p[L.unit_ptr + r] != 1:
+                continue
+            for a in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
+                i = p[L.mandatory_op + a]
+                if s[L.mode + i] >= 0:
+                    continue
+                for c in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
+                    j = p[L.mandatory_op + c]
+                    if i == j or s[L.mode + j] >= 0 or p[L.min_duration + i] == 0 or p[L.min_duration + j] == 0:
+                        continue
+                    if s[L.end + i] > s[L.latest + j]:
+                        if s[L.end + j] > s[L.start + i]:
+                            s[L.floor + i] = max(s[L.floor + i], s[L.end + j])
+                            s[L.queued + i] = 1
+                            s[L.queue + 0] = i
+                            _propagate(L, p, longs, s, clock, 0, 1)
+                            changed = True
+                        if s[L.latest + i] - p[L.min_duration + j] < s[L.latest + j]:
+                            s[L.latest + j] = s[L.latest + i] - p[L.min_duration + j]
+                            changed = True
+        for at in range(n - 1, -1, -1):
+            o = p[L.topological + at]
+            for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
+                latest = s[L.latest + p[L.succ_op + e]] - p[L.succ_lag + e] - p[L.min_duration + o]
+                if latest < s[L.latest + o]:
+                    s[L.latest + o] = latest
+                    changed = True
+            if s[L.mode + o] < 0 and s[L.start + o] > s[L.latest + o]:
+                clock[DEAD] = 1
+        if clock[LOWER_BOUND] > limit:
+            clock[DEAD] = 1
+
+
+@njit(cache=True)
+def _objective_bound(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
+    """Lower bound on a job-based objective from the job completion bounds (exact when the schedule is complete)."""
+    total = 0
+    for j in range(longs[N_JOBS]):
+        if longs[OBJECTIVE] == 1:
+            total += s[L.job_end + j] - longs[L.first_start + j]
+        else:
+            total += p[L.weight + j] * max(0, s[L.job_end + j] - p[L.due + j])
+    clock[LOWER_BOUND] = max(total, clock[LOWER_BOUND])
+
+
+@njit(cache=True, forceinline=True)
+def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config) -> None:
+    """Bounds of the chosen level, then clock, next event and action mask."""
+    if longs[OBJECTIVE] != 0:
+        _objective_bound(L, p, longs, s, clock)
+    elif c.propagation >= 1:
+        if c.propagation >= 2 and clock[DEAD] == 0:
+            _tighten(L, p, longs, s, clock)
+        _resource_bounds(L, p, longs, s, clock)
+    n_slots = L.n_slots
+    mask[:] = False
+    if clock[DEAD] != 0 or clock[N_FIXED] == longs[N_OPS]:
+        s[L.slot_start : L.slot_start + L.n_slots] = -1
+        mask[n_slots] = True
+        clock[NEXT_EVENT] = INF
+        latest = clock[NOW]
+        for o in range(longs[N_OPS]):
+            if s[L.mode + o] >= 0:
+                latest = max(latest, s[L.end + o])
+        clock[NOW] = latest
+        return
+    previous = clock[NOW]
+    now, event = INF, INF
+    for line in range(longs[N_LINES]):
+        slot = line * c.max_modes
+        for m in range(c.max_modes):
+            s[L.slot_start + slot + m] = -1
+        at = p[L.line_ptr + line] + s[L.position + line]
+        if at == p[L.line_ptr + line + 1]:
+            continue
+        o = p[L.line_op + at]
+        n_modes = p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]
+        for m in range(n_modes):
+            t = s[L.start + o] if n_modes == 1 else _earliest(L, p, longs, s, clock, o, p[L.mode_ptr + o] + m)
+            s[L.slot_start + slot + m] = t
+            if s[L.preds_left + o] == 0:
+                if t < now:
+                    now, event = t, now
+                elif now < t < event:
+                    event = t
+    clock[NOW], clock[NEXT_EVENT] = now, event
+    if now > previous:
+        clock[LAST_RESOURCE] = -1
+    n_legal = _mask_slots(L, p, longs, s, clock, mask, c, c.symmetry_breaking)
+    mask[n_slots] = c.noop != 0 and event < INF
+    if n_legal == 0 and not mask[n_slots]:
+        _mask_slots(L, p, longs, s, clock, mask, c, 0)
+
+
+@njit(cache=True, forceinline=True)
+def _mask_slots(
+    L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config, symmetry_breaking: int
+) -> int:
+    """Mark the slots whose operation can start now; returns their number.
+
+    With symmetry breaking, dispatches at one time on different resources come in index order, and of identical lines
+    at equal progress and equal start only the first may go.
+    """
+    now, last = clock[NOW], clock[LAST_RESOURCE]
+    n_legal = 0
+    for line in range(longs[N_LINES]):
+        at = p[L.line_ptr + line] + s[L.position + line]
+        if at == p[L.line_ptr + line + 1] or s[L.preds_left + p[L.line_op + at]] > 0:
+            continue
+        o = p[L.line_op + at]
+        for m in range(p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]):
+            slot = line * c.max_modes + m
+            if s[L.slot_start + slot] != now:
+                continue
+            if symmetry_breaking:
+                resource = p[L.primary + p[L.mode_ptr + o] + m]
+                if 0 <= resource < last:
+                    continue
+                other = p[L.twin + line]
+                while other >= 0:
+                    twin_slot = other * c.max_modes + m
+                    if s[L.position + other] == s[L.position + line] and s[L.slot_start + twin_slot] == now:
+                        break
+                    other = p[L.twin + other]
+                if other >= 0:
+                    continue
+            mask[slot] = True
+            n_legal += 1
+    return n_legal
+
+
+@njit(cache=True, forceinline=True)
+def _idle_time(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, before: int) -> int:
+    """Machine time left idle between ``before`` and ``now``, summed over declared resources of capacity 1."""
+    idle = 0
+    now = clock[NOW]
+    for r in range(longs[N_DECLARED]):
+        if p[L.unit_ptr + r + 1] - p[L.unit_ptr + r] == 1:
+            idle += max(0, now - max(before, s[L.unit_free + p[L.unit_ptr + r]]))
+    return idle
+
+
+@njit(cache=True)
+def reset_one(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config) -> None:
+    """Put a copy at the root of its instance."""
+    clock[:] = 0
+    clock[LOWER_BOUND] = longs[ROOT_BOUND]
+    clock[LAST_RESOURCE] = -1
+    s[:] = 0
+    s[L.slot_start : L.slot_start + L.n_slots] = -1
+    for r in range(longs[N_RESOURCES]):
+        s[L.last_op + r] = -1
+        clock[LOAD + r] = longs[L.root_load + r]
+    for o in range(longs[N_OPS]):
+        s[L.start + o] = p[L.root_start + o]
+        s[L.ready + o] = p[L.root_start + o]
+        s[L.mode + o] = -1
+        s[L.resource_pred + o] = -1
+        s[L.preds_left + o] = p[L.pred_count + o]
+        _raise_end(L, p, longs, s, clock, o, p[L.root_start + o] + p[L.min_duration + o])
+    for line in range(longs[N_LINES]):
+        s[L.work + line] = p[L.root_work + line]
+    _refresh(L, p, longs, s, clock, mask, c)
+
+
+@njit(cache=True, forceinline=True)
+def step_one(
+    L: Layout, p: Ints, longs: Longs, floats: Floats, s: Ints, clock: Longs, mask: Flags, c: Config, action: int
+) -> float:
+    """Apply a legal action; returns the reward. The episode is over when :func:`finished` says so."""
+    now, bound = clock[NOW], clock[LOWER_BOUND]
+    clock[ELAPSED] += 1
+    duration = 0
+    if action == L.n_slots:
+        _wait(L, p, longs, s, clock)
+    else:
+        line, m = action // c.max_modes, action % c.max_modes
+        o = p[L.line_op + p[L.line_ptr + line] + s[L.position + line]]
+        duration = p[L.mode_duration + p[L.mode_ptr + o] + m]
+        _dispatch(L, p, longs, s, clock, line, m)
+    _refresh(L, p, longs, s, clock, mask, c)
+    if c.reward == REWARD_IDLE:
+        return (duration - _idle_time(L, p, longs, s, clock, now)) / longs[MAX_DURATION]
+    value = clock[LOWER_BOUND]
+    if clock[DEAD] != 0:
+        value = max(value, longs[DEAD_VALUE])
+    if c.reward == REWARD_LOWER_BOUND:
+        return (bound - value) / floats[SCALE]
+    return -value / floats[SCALE] if finished(longs, clock) else 0.0
+
+
+@njit(cache=True)
+def finished(longs: Longs, clock: Longs) -> bool:
+    """All operations started, or a dead end (missed deadline, or no better schedule than the upper bound left)."""
+    return clock[N_FIXED] == longs[N_OPS] or clock[DEAD] != 0
+
+
+@njit(cache=True)
+def legal_action(mask: Flags, action: int) -> int:
+    """The action itself when legal, else the lowest legal one (the remap rule)."""
+    if 0 <= action < len(mask) and mask[action]:
+        return action
+    for a in range(len(mask)):
+        if mask[a]:
+            return a
+    return -1
+
+
+@njit(cache=True)
+def step_batch(
+    L: Layout,
+    ints: Ints,
+    longs: Longs,
+    floats: Floats,
+    row: Longs,
+    state: Ints,
+    clock: Longs,
+    mask: Flags,
+    c: Config,
+    actions: Longs,
+    active: Flags,
+    reward: Floats,
+    terminated: Flags,
+) -> None:
+    """Step every active copy; illegal actions are remapped and counted in ``clock[:, ILLEGAL]``.
+
+    Args:
+        ints, longs, floats: [K, ...] instance data; row: int64[B], the instance of each copy.
+        state, clock, mask: [B, ...] state of the copies.
+        actions: int64[B].
+        active: bool[B]; copies that are left alone get reward 0 and keep their ``terminated`` flag.
+        reward, terminated: float64[B], bool[B], written.
+    """
+    for b in range(len(actions)):
+        reward[b] = 0.0
+        if active[b]:
+            k = row[b]
+            action = legal_action(mask[b], actions[b])
+            if action != actions[b]:
+                clock[b, ILLEGAL] += 1
+            reward[b] = step_one(L, ints[k], longs[k], floats[k], state[b], clock[b], mask[b], c, action)
+            terminated[b] = finished(longs[k], clock[b])
+
+
+@njit(cache=True)
+def reset_batch(
+    L: Layout, ints: Ints, longs: Longs, row: Longs, state: Ints, clock: Longs, mask: Flags, c: Config, which: Flags
+) -> None:
+    """Put the marked copies at their roots."""
+    for b in range(len(row)):
+        if which[b]:
+            reset_one(L, ints[row[b]], longs[row[b]], state[b], clock[b], mask[b], c)

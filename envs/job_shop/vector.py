@@ -1,0 +1,253 @@
+"""The native batched environment: the other thin face over the same kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from orl.common.errors import InputError
+from orl.common.protocols import IllegalActions
+from orl.envs.job_shop.arena import ELAPSED, ILLEGAL
+from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState
+from orl.envs.job_shop.illegal_warning import MaskWatch
+from orl.envs.job_shop.instance import Schedule, ShopInstance
+from orl.envs.job_shop.observation import Normalization, ObservationKind
+
+
+class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
+    """N copies of :class:`orl.envs.job_shop.env.JobShopEnv` stepped by one kernel call.
+
+    Actions int64[N]; observations, rewards float64[N] and flags bool[N] as in Gymnasium's vector API, with
+    ``action_masks() -> bool[N, S + 1]`` and the side channel ``illegal_actions`` int64[N]. A seed s gives copy i what
+    the single env gives for s + i.
+
+    Args:
+        num_envs: N.
+        autoreset_mode: SAME_STEP (default), NEXT_STEP or DISABLED; ``reset(options={"reset_mask": bool[N]})`` resets
+            the marked copies in every mode.
+        max_episode_steps: Truncate episodes after so many steps.
+        copy: False hands out the env's own buffers, overwritten by the next step.
+        render_mode: ``"rgb_array"``: ``render()`` returns one Gantt chart a copy.
+        instance, observation, ...: As in the single env; ``illegal`` defaults to ``"count"``.
+
+    >>> envs = JobShopVectorEnv(4, "ft06")
+    >>> obs, infos = envs.reset(seed=0)
+    >>> obs, rewards, terminated, truncated, infos = envs.step(envs.action_masks().argmax(1))
+    >>> rewards.shape
+    (4,)
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        instance: InstanceLike | Sequence[InstanceLike] = "ft06",
+        *,
+        observation: ObservationKind = "window",
+        window: int = 5,
+        reward: Reward = "lower_bound",
+        noop: bool = True,
+        symmetry_breaking: bool = False,
+        propagation: int = 0,
+        upper_bound: int | None = None,
+        normalization: Normalization = "scale",
+        illegal: IllegalActions = "count",
+        observe_mask: bool = False,
+        observe_resource_mask: bool = False,
+        infos: Literal["lean", "full"] = "lean",
+        pad_to: ShopInstance | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        max_episode_steps: int | None = None,
+        copy: bool = True,
+        render_mode: str | None = None,
+    ) -> None:
+        settings = Settings(
+            observation=observation,
+            window=window,
+            reward=reward,
+            noop=noop,
+            symmetry_breaking=symmetry_breaking,
+            propagation=propagation,
+            upper_bound=upper_bound,
+            normalization=normalization,
+            illegal=illegal,
+            observe_mask=observe_mask,
+            observe_resource_mask=observe_resource_mask,
+            infos=infos,
+        )
+        if num_envs < 1:
+            raise InputError("no copies", field="num_envs", value=num_envs, expected=">= 1")
+        self.num_envs = num_envs
+        self.batch = ShopBatch(num_envs, instance, settings, pad_to)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.max_episode_steps = max_episode_steps
+        self.copy = copy
+        self.render_mode = render_mode
+        self.single_observation_space = self.batch.observation_space
+        self.single_action_space = self.batch.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.illegal_actions = np.zeros(num_envs, np.int64)
+        self._generators: list[np.random.Generator] = []
+        self._over = np.zeros(num_envs, np.bool_)
+        self._watch = MaskWatch()
+        self._full = infos == "full"
+
+    @property
+    def instances(self) -> list[ShopInstance]:
+        """The instance each copy plays."""
+        return [self.batch.instance(b) for b in range(self.num_envs)]
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes in all copies, or in those marked by ``options["reset_mask"]``; seeds apply to the marked."""
+        which = self._reset_mask(options)
+        if seed is None:
+            seeds: Sequence[int | None] = [None] * self.num_envs
+        elif isinstance(seed, (int, np.integer)):
+            seeds = [int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = seed
+        if len(seeds) != self.num_envs:
+            raise InputError("wrong number of seeds", field="seed", value=len(seeds), expected=str(self.num_envs))
+        if not self._generators:
+            self._generators = [gymnasium.utils.seeding.np_random()[0] for _ in range(self.num_envs)]
+        for b in np.flatnonzero(which):
+            single = seeds[b]
+            if single is not None:
+                self._generators[b] = gymnasium.utils.seeding.np_random(single)[0]
+        self._restart(which)
+        self._watch.reset()
+        infos: dict[str, Any] = {}
+        if self._full:
+            for b in np.flatnonzero(which):
+                infos = self._add_info(infos, self.batch.step_info(b), b)
+        return self._observation(), infos
+
+    def step(
+        self, actions: npt.NDArray[np.int64]
+    ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
+        """Step every copy; finished copies follow the autoreset mode."""
+        batch = self.batch
+        if not self._generators:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        if self._over.any():
+            if self.autoreset_mode == AutoresetMode.DISABLED:
+                raise gymnasium.error.ResetNeeded(
+                    f"copies {np.flatnonzero(self._over).tolist()} are finished: call "
+                    "reset(options={'reset_mask': finished}) first (autoreset_mode is DISABLED)"
+                )
+            restarted = self._over.copy()
+            active = ~restarted
+            self._restart(restarted)
+        else:
+            active = batch.everyone
+        batch.step(np.asarray(actions, np.int64), active)
+        clock = batch.arena.clock
+        self.illegal_actions = clock[:, ILLEGAL].copy()
+        if batch.settings.illegal != "raise":
+            self._watch.check(int(self.illegal_actions.sum()))
+        reward, terminated = batch.reward.copy(), batch.terminated.copy()
+        truncated = np.zeros(self.num_envs, np.bool_)
+        if self.max_episode_steps is not None:
+            truncated = active & ~terminated & (clock[:, ELAPSED] >= self.max_episode_steps)
+        over = terminated | truncated
+        infos: dict[str, Any] = {}
+        if self._full:
+            for b in range(self.num_envs):
+                infos = self._add_info(infos, batch.step_info(b), b)
+        if over.any():
+            infos = self._finish(over, infos)
+        return self._observation(), reward, terminated, truncated, infos
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """bool[N, S + 1], True where the action is legal."""
+        self._watch.seen = True
+        return self.batch.arena.mask.copy()
+
+    def schedule(self, i: int) -> Schedule:
+        """The schedule of copy ``i`` so far (start -1: not yet started)."""
+        return self.batch.schedule(i)
+
+    def get_state(self, i: int) -> ShopState:
+        """Exact snapshot of copy ``i``."""
+        return self.batch.get_state(i)
+
+    def set_state(self, i: int, state: ShopState) -> Any:
+        """Restore a snapshot into copy ``i``; returns its single observation."""
+        self.batch.set_state(i, state)
+        self._over[i] = self.batch.terminated[i] and self.autoreset_mode != AutoresetMode.SAME_STEP
+        if not self._generators:
+            self._generators = [gymnasium.utils.seeding.np_random()[0] for _ in range(self.num_envs)]
+        return self._single_observation(i)
+
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:  # type: ignore[override]
+        """One Gantt chart uint8[H, W, 3] a copy (``render_mode="rgb_array"``)."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() without a render mode: make the env with render_mode='rgb_array'.")
+            return None
+        from orl.envs.job_shop.viewer import gantt_rgb
+
+        return tuple(gantt_rgb(self.batch.instance(b), self.batch.schedule(b)) for b in range(self.num_envs))
+
+    # ---- episodes ----------------------------------------------------------------------------------------------
+    def _reset_mask(self, options: dict[str, Any] | None) -> npt.NDArray[np.bool_]:
+        if options is None or "reset_mask" not in options:
+            return self.batch.everyone
+        which = options["reset_mask"]
+        if not isinstance(which, np.ndarray) or which.dtype != np.bool_ or which.shape != (self.num_envs,):
+            raise InputError("bad reset mask", field="reset_mask", value=which, expected=f"bool[{self.num_envs}]")
+        if not which.any():
+            raise InputError("empty reset mask", field="reset_mask", value=which, expected="at least one True")
+        if not self._generators and not which.all():
+            raise gymnasium.error.ResetNeeded("the first reset() must reset every copy")
+        return which
+
+    def _restart(self, which: npt.NDArray[np.bool_]) -> None:
+        for b in np.flatnonzero(which):
+            self.batch.draw(b, self._generators[b])
+        self.batch.reset(which)
+        self._over[which] = False
+
+    def _finish(self, over: npt.NDArray[np.bool_], infos: dict[str, Any]) -> dict[str, Any]:
+        """Report the copies that just ended and, in SAME_STEP mode, start their next episodes."""
+        for b in np.flatnonzero(over):
+            info = self.batch.terminal_info(b) if self.batch.terminated[b] else {}
+            if self.autoreset_mode == AutoresetMode.SAME_STEP:
+                if self._full:
+                    info = self.batch.step_info(b) | info
+                info = {"final_obs": self._single_observation(b), "final_info": info}
+            infos = self._add_info(infos, info, b)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            self._restart(over)
+            if self._full:
+                for b in np.flatnonzero(over):
+                    infos = self._add_info(infos, self.batch.step_info(b), b)
+        else:
+            self._over |= over
+        return infos
+
+    def _single_observation(self, b: int) -> Any:
+        buffers = self.batch.buffers
+        if isinstance(self.single_observation_space, gymnasium.spaces.Dict):
+            return {key: buffers[key][b].copy() for key in self.single_observation_space.spaces}
+        return buffers["slots"][b].copy()
+
+    def _observation(self) -> Any:
+        buffers = self.batch.buffers
+        if isinstance(self.single_observation_space, gymnasium.spaces.Dict):
+            chosen = {key: buffers[key] for key in self.single_observation_space.spaces}
+            return {key: value.copy() for key, value in chosen.items()} if self.copy else chosen
+        return buffers["slots"].copy() if self.copy else buffers["slots"]

@@ -1,0 +1,41 @@
+"""Operations research and reinforcement learning side by side.
+
+Importing registers the environments with Gymnasium. The other public names are loaded when first used, so that the
+import stays quick: it brings neither torch nor numba.
+
+>>> import gymnasium, orl
+>>> "orl/JobShop-v0" in gymnasium.registry
+True
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orl.registry import register_envs, resolve
+
+if TYPE_CHECKING:
+    from orl.common.evaluation import evaluate as evaluate
+    from orl.common.vec_env import make_vec as make_vec
+    from orl.common.vector_env_checker import check_vector_env as check_vector_env
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "check_vector_env": "orl.common.vector_env_checker:check_vector_env",
+    "evaluate": "orl.common.evaluation:evaluate",
+    "make_vec": "orl.common.vec_env:make_vec",
+}
+__all__ = ["check_vector_env", "evaluate", "make_vec"]
+
+register_envs()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return globals().setdefault(name, resolve(_LAZY[name]))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

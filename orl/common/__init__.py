@@ -1,0 +1,1 @@
+"""The ground floor: contracts and services shared by every room (no domain, no algorithm)."""

@@ -1,0 +1,1 @@
+"""Networks shared by algorithms; they know observation and action spaces, never a domain."""

@@ -1,0 +1,1 @@
+"""Solver baselines of orl: one folder a domain, one module a method."""

@@ -1,0 +1,442 @@
+"""Constraint programming with OR-Tools CP-SAT: proofs and lower bounds for every shop and project of this domain.
+
+    >>> from orl.envs.job_shop.builders import job_shop
+    >>> result = CpSat().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=10)
+    >>> result.status, result.objective, result.bound
+    ('optimal', 6.0, 6.0)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from ortools.sat.python import cp_model
+
+from orl.common.errors import InputError
+from orl.common.problem import Progress, SolveResult, Status
+from orl.envs.job_shop.instance import NO_DEADLINE, IntArray, Schedule, ShopInstance
+from orl.envs.job_shop.schedule_graph import left_shift
+from orl.solvers.job_shop.tabu_search import TabuSearch, is_classical
+
+HINT_SHARE = 0.1
+HINT_SECONDS = 2.0
+HINT_ITERATIONS = 200_000
+
+
+@dataclass(frozen=True)
+class CpSat:
+    """CP-SAT on the interval model of an instance: modes, lags, releases, deadlines, cumulative and exclusive resources.
+
+    Args:
+        num_workers: Search threads. The default is 8 whatever the machine has: the first workers of CP-SAT's portfolio
+            look for solutions, those that prove bounds come later, and with 1 or 2 workers the bound of a job shop hardly
+            moves (measured on two cores: ft10 is proved in 19 s with 8 workers, not in 60 s with 2). Oversubscription
+            costs little. Take 1 where many small problems run side by side.
+        auto_hint: Without a ``hint``, start classical job shops from a short tabu search (a tenth of the time limit, at
+            most 2 seconds).
+        deterministic_limit: Stop after this much of CP-SAT's deterministic time (about seconds of one core) with one
+            worker: the result then depends on the seed alone. Wall-clock limits are never reproducible.
+    """
+
+    num_workers: int = 8
+    auto_hint: bool = True
+    deterministic_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.num_workers) is not int or self.num_workers < 1:
+            raise InputError("bad value", source="CpSat", field="num_workers", value=self.num_workers, expected=">= 1")
+        limit = self.deterministic_limit
+        if limit is not None and not limit > 0:
+            raise InputError("bad value", source="CpSat", field="deterministic_limit", value=limit, expected="> 0")
+
+    @property
+    def name(self) -> str:
+        """Key of this solver."""
+        return "cp-sat"
+
+    def solve(
+        self, instance: ShopInstance, *, time_limit: float | None = None, seed: int = 0, hint: Schedule | None = None
+    ) -> SolveResult:
+        """Minimise the objective of ``instance``; Ctrl-C returns the best schedule so far.
+
+        Args:
+            instance: The problem.
+            time_limit: Wall seconds, hint included; None: until proved optimal (or the deterministic limit).
+            seed: Seed of the search and of the tabu search behind the automatic hint.
+            hint: A schedule to start from, complete. A feasible one also bounds the search: the result is never worse.
+
+        Returns:
+            ``status`` optimal or infeasible when proved, feasible with the best schedule found, unknown otherwise; a
+            left-shifted schedule; a valid lower ``bound``; the curve of objectives and bounds.
+
+        Raises:
+            InputError: a hint that does not belong to the instance, a negative time limit.
+        """
+        started = time.perf_counter()
+        _check_limit(time_limit)
+        log: list[Progress] = []
+        if hint is None and self.auto_hint and is_classical(instance):
+            starter = TabuSearch(iterations=HINT_ITERATIONS)
+            limit = None
+            if self.deterministic_limit is None:
+                limit = HINT_SECONDS if time_limit is None else min(HINT_SECONDS, HINT_SHARE * time_limit)
+            found = starter.run(instance, time_limit=limit, seed=seed)
+            hint, log = found.result.solution, list(found.result.log)
+            if found.interrupted or found.result.status == "optimal":
+                return replace(found.result, seconds=time.perf_counter() - started)
+        return self._search(instance, None, time_limit, seed, hint, log, started)
+
+    def solve_prefix(
+        self,
+        instance: ShopInstance,
+        start: IntArray,
+        mode: IntArray,
+        fixed: npt.NDArray[np.bool_],
+        floors: IntArray | int,
+        *,
+        time_limit: float | None = None,
+        seed: int = 0,
+        hint: Schedule | None = None,
+    ) -> SolveResult:
+        """Complete a partial schedule: the best schedule that keeps what is already dispatched.
+
+        Args:
+            instance: The problem.
+            start: int[N], starts of the fixed operations (other entries are ignored).
+            mode: int[N], modes of the fixed operations (other entries are ignored).
+            fixed: bool[N], operations that keep ``start`` and ``mode``.
+            floors: int[N] or one integer, earliest starts of the other operations (the current time of an episode).
+            time_limit, seed, hint: As for :meth:`solve`; a hint that moves a fixed operation is only a suggestion.
+
+        Returns:
+            As for :meth:`solve`; the bound holds for the completions of this prefix, and ``infeasible`` means that the
+            prefix has none.
+
+        Raises:
+            InputError: arrays of a wrong shape, a fixed mode that does not exist.
+        """
+        started = time.perf_counter()
+        _check_limit(time_limit)
+        prefix = _Prefix.of(instance, start, mode, fixed, floors)
+        return self._search(instance, prefix, time_limit, seed, hint, [], started)
+
+    def _search(
+        self,
+        instance: ShopInstance,
+        prefix: _Prefix | None,
+        time_limit: float | None,
+        seed: int,
+        hint: Schedule | None,
+        log: list[Progress],
+        started: float,
+    ) -> SolveResult:
+        restricted = instance if prefix is None else replace(instance, release=prefix.release)
+        incumbent: Schedule | None = None
+        if hint is not None:
+            _check_hint(instance, hint)
+            if restricted.check(hint).feasible and (prefix is None or prefix.keeps(hint)):
+                incumbent = left_shift(restricted, hint)
+        suggested = hint if incumbent is None else incumbent
+        shop = _ShopModel(restricted, instance, prefix, suggested, incumbent is not None)
+        solver = cp_model.CpSolver()
+        parameters = solver.parameters
+        parameters.random_seed = seed % 2**31
+        parameters.num_workers = self.num_workers
+        if self.deterministic_limit is not None:
+            parameters.num_workers = 1
+            parameters.max_deterministic_time = self.deterministic_limit
+        if time_limit is not None:
+            parameters.max_time_in_seconds = max(0.0, time_limit - (time.perf_counter() - started))
+        curve = _Curve(started, log, float(shop.constant))
+        if incumbent is not None:
+            value = float(_value(instance, incumbent))
+            if not log or log[-1].objective is None or value < log[-1].objective:
+                log.append(Progress(time.perf_counter() - started, value))
+        solver.best_bound_callback = curve.new_bound
+        code = solver.solve(shop.model, curve)
+        if code == cp_model.MODEL_INVALID:
+            raise RuntimeError(f"{instance.name}: CP-SAT rejects the model: {shop.model.validate()}")
+        schedule = incumbent
+        if code in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            found = left_shift(restricted, shop.schedule(solver))
+            if incumbent is None or _value(instance, found) <= _value(instance, incumbent):
+                schedule = found
+        if code == cp_model.INFEASIBLE and incumbent is None:
+            return SolveResult("infeasible", seconds=time.perf_counter() - started, log=tuple(log))
+        bound = float(shop.lower_bound)
+        if code in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
+            proved = solver.best_objective_bound + shop.constant
+            if math.isfinite(proved):
+                bound = max(bound, math.ceil(proved - 1e-6))
+        if schedule is None:
+            return SolveResult("unknown", bound=bound, seconds=time.perf_counter() - started, log=tuple(log))
+        objective = float(_value(instance, schedule))
+        bound = min(float(bound), objective)
+        status: Status = "optimal" if bound == objective else "feasible"
+        seconds = time.perf_counter() - started
+        if not log or log[-1].objective != objective or log[-1].bound != bound:
+            log.append(Progress(seconds, objective, bound))
+        return SolveResult(status, schedule, objective, bound, seconds=seconds, log=tuple(log))
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """What is already dispatched: ``release`` is the earliest start of every operation, fixed ones have ``start``."""
+
+    start: npt.NDArray[np.int64]
+    mode: npt.NDArray[np.int64]
+    fixed: npt.NDArray[np.bool_]
+    release: IntArray
+
+    @classmethod
+    def of(
+        cls, instance: ShopInstance, start: IntArray, mode: IntArray, fixed: npt.NDArray[np.bool_], floors: IntArray | int
+    ) -> _Prefix:
+        n = instance.n_ops
+        if not isinstance(floors, np.ndarray):
+            floors = np.full(n, floors, np.int32)
+        for label, array, kinds in (("start", start, "iu"), ("mode", mode, "iu"), ("fixed", fixed, "b"), ("floors", floors, "iu")):
+            array = np.asarray(array)
+            if array.shape != (n,) or array.dtype.kind not in kinds:
+                found, expected = f"{array.dtype}{list(array.shape)}", f"{n} {'booleans' if kinds == 'b' else 'integers'}"
+                raise InputError("wrong array", source=instance.name, field=label, value=found, expected=expected)
+        fixed = np.asarray(fixed, bool)
+        start = np.where(fixed, start, 0).astype(np.int64)
+        mode = np.where(fixed, mode, 0).astype(np.int64)
+        bad = np.flatnonzero((mode < 0) | (mode >= np.diff(instance.mode_ptr)) | (start < 0))
+        if len(bad):
+            where, value = f"operation {instance.op_names[bad[0]]!r}", (int(start[bad[0]]), int(mode[bad[0]]))
+            raise InputError("bad start or mode", source=instance.name, field=where, value=value)
+        release = np.where(fixed, np.maximum(start, instance.release), np.maximum(instance.release, floors))
+        return cls(start, mode, fixed, release.astype(np.int32))
+
+    def keeps(self, schedule: Schedule) -> bool:
+        """True when ``schedule`` agrees with the fixed operations."""
+        same = (schedule.start == self.start) & (schedule.mode == self.mode)
+        return bool(same[self.fixed].all())
+
+
+class _ShopModel:
+    """The CP-SAT model of an instance.
+
+    Each operation has a start in ``[release, horizon - duration - tail]``; with several modes, one optional interval a
+    mode and exactly one present. Capacity 1 becomes no-overlap, more becomes cumulative, precedences are linear. The
+    objective is at least the cheap lower bound. Longest paths to the end (``start + duration + tail <= makespan``)
+    follow from the precedences by propagation, so only operations without a successor bound the makespan. With a prefix,
+    ``instance`` has later releases than the instance that prices the schedule, ``priced``.
+    """
+
+    def __init__(
+        self, instance: ShopInstance, priced: ShopInstance, prefix: _Prefix | None, hint: Schedule | None, feasible: bool
+    ) -> None:
+        self.instance, self.priced = instance, priced
+        self.model = cp_model.CpModel()
+        self.horizon = instance.horizon
+        if feasible and hint is not None and instance.objective == "makespan":
+            self.horizon = min(self.horizon, instance.objective_value(_ends(instance, hint)))
+        self.constant = 0
+        self._add_operations(prefix)
+        self._add_precedences()
+        self._add_resources()
+        self._add_objective()
+        if hint is not None:
+            self._add_hint(hint)
+
+    def schedule(self, solver: cp_model.CpSolver) -> Schedule:
+        """The schedule of the solver's best solution."""
+        start = np.array([solver.value(s) for s in self.start], np.int32)
+        mode = np.zeros(len(start), np.int32)
+        for o, literals in self.chosen.items():
+            mode[o] = next(q for q, literal in enumerate(literals) if solver.boolean_value(literal))
+        return Schedule(start, mode)
+
+    def _add_operations(self, prefix: _Prefix | None) -> None:
+        instance, model = self.instance, self.model
+        self.start: list[cp_model.IntVar] = []
+        self.end: list[cp_model.LinearExprT] = []
+        self.chosen: dict[int, list[cp_model.IntVar]] = {}
+        self.interval: list[cp_model.IntervalVar] = []  # one a mode
+        for o in range(instance.n_ops):
+            name = instance.op_names[o]
+            modes = range(instance.mode_ptr[o], instance.mode_ptr[o + 1])
+            durations = [int(instance.mode_duration[q]) for q in modes]
+            low, high = int(instance.release[o]), self.horizon - min(durations)
+            if prefix is not None and prefix.fixed[o]:
+                low = high = int(prefix.start[o])
+            elif instance.objective == "makespan":
+                high -= int(instance.tail[o])
+            start = model.new_int_var(low, max(low, high), name)
+            if high < low or (prefix is not None and prefix.fixed[o] and low < instance.release[o]):
+                model.add_bool_or([])  # no room: the model is infeasible
+            self.start.append(start)
+            if len(durations) == 1:
+                self.interval.append(model.new_fixed_size_interval_var(start, durations[0], name))
+                self.end.append(start + durations[0])
+            else:
+                literals = [model.new_bool_var(f"{name} mode {k}") for k in range(len(durations))]
+                model.add_exactly_one(literals)
+                for literal, d in zip(literals, durations, strict=True):
+                    self.interval.append(model.new_optional_fixed_size_interval_var(start, d, literal, name))
+                self.end.append(start + sum(d * literal for d, literal in zip(durations, literals, strict=True)))
+                self.chosen[o] = literals
+                if prefix is not None and prefix.fixed[o]:
+                    model.add(literals[int(prefix.mode[o])] == 1)
+            if instance.deadline[o] < NO_DEADLINE:
+                model.add(self.end[o] <= int(instance.deadline[o]))
+
+    def _add_precedences(self) -> None:
+        instance = self.instance
+        for o in range(instance.n_ops):
+            for e in range(instance.pred_ptr[o], instance.pred_ptr[o + 1]):
+                self.model.add(self.start[o] >= self.end[instance.pred_op[e]] + int(instance.pred_lag[e]))
+
+    def _add_resources(self) -> None:
+        instance = self.instance
+        owner = np.repeat(np.arange(instance.n_ops), np.diff(instance.mode_ptr))
+        users: list[list[tuple[int, int]]] = [[] for _ in range(instance.n_resources)]
+        for q in range(len(owner)):
+            for u in range(instance.use_ptr[q], instance.use_ptr[q + 1]):
+                users[instance.use_resource[u]].append((q, int(instance.use_demand[u])))
+        for r, pairs in enumerate(users):
+            capacity = int(instance.capacity[r])
+            if capacity == 1:
+                if len({int(owner[q]) for q, _ in pairs}) > 1:
+                    self.model.add_no_overlap([self.interval[q] for q, _ in pairs])
+            elif pairs:
+                intervals, demands = [self.interval[q] for q, _ in pairs], [d for _, d in pairs]
+                self.model.add_cumulative(intervals, demands, capacity)
+                for q, demand in pairs:
+                    if instance.mode_duration[q] == 0:
+                        others = [(k, d) for k, d in pairs if owner[k] != owner[q] and instance.mode_duration[k] > 0]
+                        self._keep_instant_outside(q, demand, capacity, others, owner)
+
+    def _keep_instant_outside(
+        self, q: int, demand: int, capacity: int, others: list[tuple[int, int]], owner: npt.NDArray[np.int64]
+    ) -> None:
+        """A mode of duration 0 takes its units at its start, which CP-SAT's cumulative ignores."""
+        literals: list[cp_model.IntVar] = []
+        weights: list[int] = []
+        here = self.start[owner[q]]
+        for k, units in others:
+            there = self.start[owner[k]]
+            before, after, inside = (self.model.new_bool_var(f"{label} {q} {k}") for label in ("before", "after", "inside"))
+            self.model.add(here <= there).only_enforce_if(before)
+            self.model.add(here >= there + int(self.instance.mode_duration[k])).only_enforce_if(after)
+            choices = [before, after, inside]
+            for mode in (q, k):
+                literal = self._presence(mode, int(owner[mode]))
+                if literal is not None:
+                    choices.append(~literal)
+            self.model.add_bool_or(choices)
+            literals.append(inside)
+            weights.append(units)
+        if literals:
+            self.model.add(cp_model.LinearExpr.weighted_sum(literals, weights) + demand <= capacity)
+
+    def _presence(self, q: int, o: int) -> cp_model.IntVar | None:
+        return self.chosen[o][q - int(self.instance.mode_ptr[o])] if o in self.chosen else None
+
+    def _add_objective(self) -> None:
+        instance, model = self.instance, self.model
+        last = [o for o in range(instance.n_ops) if instance.succ_ptr[o] == instance.succ_ptr[o + 1]]
+        low = instance.makespan_bound
+        if instance.objective != "makespan":
+            low = self.priced.objective_value(instance.earliest_start + instance.min_duration)
+        self.lower_bound = low
+        self.completion: list[cp_model.IntVar] = []
+        self.tardiness: dict[int, cp_model.IntVar] = {}
+        if instance.objective == "makespan":
+            self.makespan = model.new_int_var(min(low, self.horizon), self.horizon, "makespan")
+            for o in last:
+                model.add(self.makespan >= self.end[o])
+            model.minimize(self.makespan)
+            return
+        ops_of: list[list[int]] = [[] for _ in range(instance.n_jobs)]
+        for o in range(instance.n_ops):
+            within = instance.succ_op[instance.succ_ptr[o] : instance.succ_ptr[o + 1]]
+            if not (instance.job[within] == instance.job[o]).any():
+                ops_of[instance.job[o]].append(o)
+        for j, ops in enumerate(ops_of):
+            completion = model.new_int_var(0, self.horizon, f"completion of job {j}")
+            for o in ops:
+                model.add(completion >= self.end[o])
+            self.completion.append(completion)
+        if instance.objective == "total_flow":
+            release = np.full(instance.n_jobs, np.iinfo(np.int64).max)
+            np.minimum.at(release, instance.job, self.priced.release.astype(np.int64))
+            self.constant = -int(release.sum())
+            expression = sum(self.completion)
+        else:
+            for j in range(instance.n_jobs):
+                if instance.weight[j] > 0:
+                    latest = max(0, self.horizon - int(instance.due[j]))
+                    tardiness = model.new_int_var(0, latest, f"tardiness of job {j}")
+                    model.add(tardiness >= self.completion[j] - int(instance.due[j]))
+                    self.tardiness[j] = tardiness
+            expression = sum(int(instance.weight[j]) * t for j, t in self.tardiness.items())
+        model.add(expression >= low - self.constant)
+        model.minimize(expression)
+
+    def _add_hint(self, hint: Schedule) -> None:
+        instance, model = self.instance, self.model
+        for o, start in enumerate(self.start):
+            model.add_hint(start, int(hint.start[o]))
+        for o, literals in self.chosen.items():
+            for k, literal in enumerate(literals):
+                model.add_hint(literal, k == int(hint.mode[o]))
+        ends = _ends(instance, hint)
+        if instance.objective == "makespan":
+            model.add_hint(self.makespan, int(ends.max()))
+            return
+        done = np.zeros(instance.n_jobs, np.int64)
+        np.maximum.at(done, instance.job, ends)
+        for j, completion in enumerate(self.completion):
+            model.add_hint(completion, int(done[j]))
+        for j, tardiness in self.tardiness.items():
+            model.add_hint(tardiness, max(0, int(done[j] - instance.due[j])))
+
+
+class _Curve(cp_model.CpSolverSolutionCallback):
+    """Records objectives and bounds with the wall seconds since ``started``."""
+
+    def __init__(self, started: float, log: list[Progress], constant: float) -> None:
+        super().__init__()
+        self.started, self.log, self.constant = started, log, constant
+
+    def on_solution_callback(self) -> None:
+        objective, bound = self.objective_value + self.constant, self.best_objective_bound + self.constant
+        last = next((p.objective for p in reversed(self.log) if p.objective is not None), None)
+        if last is None or objective < last:
+            self.log.append(Progress(time.perf_counter() - self.started, objective, bound))
+
+    def new_bound(self, bound: float) -> None:
+        """Called by CP-SAT when the best bound rises."""
+        value = bound + self.constant
+        last = next((p for p in reversed(self.log) if p.bound is not None), None)
+        if last is None or last.bound is None or value > last.bound:
+            self.log.append(Progress(time.perf_counter() - self.started, None, value))
+
+
+def _ends(instance: ShopInstance, schedule: Schedule) -> npt.NDArray[np.int64]:
+    return schedule.start.astype(np.int64) + instance.mode_duration[instance.mode_ptr[:-1] + schedule.mode]
+
+
+def _value(instance: ShopInstance, schedule: Schedule) -> int:
+    return instance.objective_value(_ends(instance, schedule))
+
+
+def _check_limit(time_limit: float | None) -> None:
+    if time_limit is not None and not time_limit >= 0:
+        raise InputError("bad time limit", field="time_limit", value=time_limit, expected="seconds >= 0 or None")
+
+
+def _check_hint(instance: ShopInstance, hint: Schedule) -> None:
+    if not isinstance(hint, Schedule):
+        raise InputError("not a schedule", field="hint", value=type(hint).__name__, expected="a Schedule")
+    check = instance.check(hint)
+    if check.objective is None:
+        raise InputError("the hint does not belong to the instance", field="hint", value=check.violations[0])

@@ -1,0 +1,311 @@
+"""A disjunctive mixed-integer programme (Manne, Operations Research 8, 1960) in Pyomo, solved by HiGHS: to be read.
+
+Two operations on one machine need an order: a binary ``first[a, b]`` chooses it and a big constant switches the other
+order off. The relaxation is weak, so this is for teaching sizes (ft06 takes seconds); CP-SAT is the exact solver to use.
+
+    >>> from orl.envs.job_shop.builders import job_shop
+    >>> Milp().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=10).objective
+    6.0
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import highspy
+import numpy as np
+import pyomo.environ as pyo
+
+from orl.common.errors import InputError
+from orl.common.problem import Progress, SolveResult, Status
+from orl.envs.job_shop.instance import NO_DEADLINE, Schedule, ShopInstance
+from orl.envs.job_shop.schedule_graph import left_shift
+
+
+@dataclass(frozen=True)
+class Milp:
+    """Mixed-integer programme for job, flow, open and flexible shops on machines of capacity 1, all objectives.
+
+    Args:
+        max_disjunctions: Refuse instances with more pairs of operations to order (ft06 has 90, ft10 450, ta01 1575).
+    """
+
+    max_disjunctions: int = 1000
+
+    @property
+    def name(self) -> str:
+        """Key of this solver."""
+        return "milp"
+
+    def solve(
+        self, instance: ShopInstance, *, time_limit: float | None = None, seed: int = 0, hint: Schedule | None = None
+    ) -> SolveResult:
+        """Minimise the objective of ``instance``; Ctrl-C returns the best schedule so far.
+
+        Args:
+            instance: The problem.
+            time_limit: Wall seconds; None: until proved optimal.
+            seed: Seed of HiGHS.
+            hint: A feasible schedule to start from; the result is never worse.
+
+        Raises:
+            InputError: cumulative resources, too many disjunctions, an infeasible hint, a negative time limit.
+        """
+        started = time.perf_counter()
+        if time_limit is not None and not time_limit >= 0:
+            raise InputError("bad time limit", field="time_limit", value=time_limit, expected="seconds >= 0 or None")
+        pairs = _disjunctions(instance)
+        if len(pairs) > self.max_disjunctions:
+            raise InputError(
+                "too large for the MILP (use cp-sat, or raise max_disjunctions)",
+                source=instance.name,
+                field="disjunctions",
+                value=len(pairs),
+                expected=f"at most {self.max_disjunctions}",
+            )
+        incumbent = _checked(instance, hint)
+        model = build_model(instance, pairs, _horizon(instance, incumbent))
+        highs, label = _load(model)
+        highs.setOptionValue("random_seed", seed % 2**31)
+        highs.setOptionValue("mip_rel_gap", 0.0)
+        highs.setOptionValue("mip_abs_gap", 0.999)  # objectives are integers
+        if time_limit is not None:
+            highs.setOptionValue("time_limit", max(0.0, time_limit - (time.perf_counter() - started)))
+        log: list[Progress] = []
+        if incumbent is not None:
+            _hint(highs, model, label, instance, incumbent)
+            log.append(Progress(time.perf_counter() - started, _value(instance, incumbent)))
+
+        def record(event: Any) -> None:
+            value, bound = event.data_out.objective_function_value, event.data_out.mip_dual_bound
+            proved = float(bound) if math.isfinite(bound) else None
+            log.append(Progress(time.perf_counter() - started, float(round(value)), proved))
+
+        highs.cbMipImprovingSolution += record
+        highs.HandleKeyboardInterrupt = True
+        highs.solve()
+        return _result(instance, model, label, highs, incumbent, log, started)
+
+
+def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horizon: int) -> pyo.ConcreteModel:
+    """The programme: ``pairs`` are triples (operation, operation, resource) to order, ``horizon`` is the big constant.
+
+    Variables: ``start[o]`` >= release, ``use[o, k]`` (mode k of operation o, only where there is a choice),
+    ``first[a, b]`` (1: a before b) and the objective's ``makespan``, ``completion[j]`` and ``tardiness[j]``.
+    """
+    model = pyo.ConcreteModel(instance.name)
+    operations = range(instance.n_ops)
+    choices = [(o, k) for o in operations if _n_modes(instance, o) > 1 for k in range(_n_modes(instance, o))]
+
+    def window(_: pyo.ConcreteModel, o: int) -> tuple[int, int]:
+        latest = min(horizon, int(instance.deadline[o])) - int(instance.min_duration[o])
+        return int(instance.release[o]), max(latest, int(instance.release[o]))
+
+    model.start = pyo.Var(operations, bounds=window)
+    model.use = pyo.Var(choices, domain=pyo.Binary)
+    model.first = pyo.Var(sorted({(a, b) for a, b, _ in pairs}), domain=pyo.Binary)
+
+    def uses(o: int, k: int) -> Any:
+        return model.use[o, k] if (o, k) in model.use else 1
+
+    def end(o: int) -> Any:
+        durations = [int(instance.mode_duration[q]) for q in range(instance.mode_ptr[o], instance.mode_ptr[o + 1])]
+        return model.start[o] + sum(d * uses(o, k) for k, d in enumerate(durations))
+
+    def on(o: int, r: int) -> Any:
+        """1 when operation o runs on resource r."""
+        return sum(uses(o, k) for k in range(_n_modes(instance, o)) if r in _resources(instance, o, k))
+
+    model.rules = pyo.ConstraintList()
+    for o in operations:
+        if _n_modes(instance, o) > 1:
+            model.rules.add(sum(uses(o, k) for k in range(_n_modes(instance, o))) == 1)
+        if instance.deadline[o] < NO_DEADLINE:
+            model.rules.add(end(o) <= int(instance.deadline[o]))
+        for e in range(instance.pred_ptr[o], instance.pred_ptr[o + 1]):
+            model.rules.add(end(int(instance.pred_op[e])) + int(instance.pred_lag[e]) <= model.start[o])
+    for a, b, r in pairs:
+        both = 2 - on(a, r) - on(b, r)  # 0 when both run on r
+        model.rules.add(end(a) <= model.start[b] + horizon * (1 - model.first[a, b] + both))
+        model.rules.add(end(b) <= model.start[a] + horizon * (model.first[a, b] + both))
+    model.objective = pyo.Objective(expr=_objective(model, instance, end, horizon))
+    return model
+
+
+def _objective(model: pyo.ConcreteModel, instance: ShopInstance, end: Any, horizon: int) -> Any:
+    if instance.objective == "makespan":
+        model.makespan = pyo.Var(bounds=(instance.makespan_bound, horizon))
+        for o in range(instance.n_ops):
+            model.rules.add(end(o) <= model.makespan)
+        return model.makespan
+    jobs = range(instance.n_jobs)
+    model.completion = pyo.Var(jobs, bounds=(0, horizon))
+    for o in range(instance.n_ops):
+        model.rules.add(end(o) <= model.completion[int(instance.job[o])])
+    if instance.objective == "total_flow":
+        release = [int(instance.release[instance.job == j].min()) for j in jobs]
+        return sum(model.completion[j] for j in jobs) - sum(release)
+    model.tardiness = pyo.Var(jobs, bounds=(0, None))
+    for j in jobs:
+        model.rules.add(model.completion[j] - int(instance.due[j]) <= model.tardiness[j])
+    return sum(int(instance.weight[j]) * model.tardiness[j] for j in jobs)
+
+
+def _disjunctions(instance: ShopInstance) -> list[tuple[int, int, int]]:
+    """Pairs of operations, and the machine, that no precedence orders yet; InputError on cumulative resources."""
+    if (instance.capacity > 1).any():
+        r = int(np.flatnonzero(instance.capacity > 1)[0])
+        raise InputError(
+            "the MILP has no cumulative resources (use cp-sat)",
+            source=instance.name,
+            field=f"capacity of {instance.resource_names[r]!r}",
+            value=int(instance.capacity[r]),
+            expected="1",
+        )
+    later: list[set[int]] = [set() for _ in range(instance.n_ops)]
+    for o in instance.topological_order[::-1].tolist():
+        for s in instance.succ_op[instance.succ_ptr[o] : instance.succ_ptr[o + 1]].tolist():
+            later[o] |= {s} | later[s]
+    users: list[list[int]] = [[] for _ in range(instance.n_resources)]
+    for o in range(instance.n_ops):
+        for r in sorted({r for k in range(_n_modes(instance, o)) for r in _resources(instance, o, k)}):
+            users[r].append(o)
+    return [
+        (a, b, r)
+        for r, ops in enumerate(users)
+        for i, a in enumerate(ops)
+        for b in ops[i + 1 :]
+        if b not in later[a] and a not in later[b]
+    ]
+
+
+def _n_modes(instance: ShopInstance, o: int) -> int:
+    return int(instance.mode_ptr[o + 1] - instance.mode_ptr[o])
+
+
+def _resources(instance: ShopInstance, o: int, k: int) -> list[int]:
+    q = instance.mode_ptr[o] + k
+    resources: list[int] = instance.use_resource[instance.use_ptr[q] : instance.use_ptr[q + 1]].tolist()
+    return resources
+
+
+def _horizon(instance: ShopInstance, incumbent: Schedule | None) -> int:
+    if incumbent is not None and instance.objective == "makespan":
+        return int(_value(instance, incumbent))
+    return instance.horizon
+
+
+def _checked(instance: ShopInstance, hint: Schedule | None) -> Schedule | None:
+    if hint is None:
+        return None
+    check = instance.check(hint)
+    if not check.feasible:
+        raise InputError("the hint is not feasible", source=instance.name, field="hint", value=check.violations[0])
+    return left_shift(instance, hint)
+
+
+def _value(instance: ShopInstance, schedule: Schedule) -> float:
+    return float(instance.objective_value(_ends(instance, schedule)))
+
+
+def _ends(instance: ShopInstance, schedule: Schedule) -> np.ndarray:
+    return schedule.start.astype(np.int64) + instance.mode_duration[instance.mode_ptr[:-1] + schedule.mode]
+
+
+# ---- Pyomo to HiGHS and back -----------------------------------------------------------------------------------------
+def _load(model: pyo.ConcreteModel) -> tuple[highspy.Highs, dict[int, int]]:
+    """A HiGHS solver that read the programme, and the column of every Pyomo variable (by id).
+
+    Pyomo's own interfaces to HiGHS start it in a way that Ctrl-C cannot end before the time limit.
+    """
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "programme.lp")
+        _, number = model.write(path)
+        highs.readModel(path)
+    symbols = model.solutions.symbol_map[number]
+    column = {name: k for k, name in enumerate(highs.allVariableNames())}
+    pairs = ((id(v), symbols.byObject.get(id(v))) for v in model.component_data_objects(pyo.Var))
+    return highs, {variable: column[name] for variable, name in pairs if name in column}
+
+
+def _values(model: pyo.ConcreteModel, instance: ShopInstance, schedule: Schedule) -> Iterator[tuple[Any, float]]:
+    """The value of every variable in a schedule."""
+    ends = _ends(instance, schedule)
+    done = np.zeros(instance.n_jobs, np.int64)
+    np.maximum.at(done, instance.job, ends)
+    yield from ((v, float(schedule.start[o])) for o, v in model.start.items())
+    yield from ((v, float(schedule.mode[o] == k)) for (o, k), v in model.use.items())
+    for (a, b), v in model.first.items():
+        yield v, float((schedule.start[a], ends[a]) <= (schedule.start[b], ends[b]))
+    if instance.objective == "makespan":
+        yield model.makespan, float(ends.max())
+        return
+    yield from ((v, float(done[j])) for j, v in model.completion.items())
+    if instance.objective == "weighted_tardiness":
+        yield from ((v, float(max(0, done[j] - instance.due[j]))) for j, v in model.tardiness.items())
+
+
+def _hint(
+    highs: highspy.Highs, model: pyo.ConcreteModel, column: dict[int, int], instance: ShopInstance, schedule: Schedule
+) -> None:
+    solution = highspy.HighsSolution()
+    values = np.zeros(highs.numVariables)
+    for variable, value in _values(model, instance, schedule):
+        if id(variable) in column:
+            values[column[id(variable)]] = value
+    solution.col_value = values.tolist()
+    highs.setSolution(solution)
+
+
+def _result(
+    instance: ShopInstance,
+    model: pyo.ConcreteModel,
+    column: dict[int, int],
+    highs: highspy.Highs,
+    incumbent: Schedule | None,
+    log: list[Progress],
+    started: float,
+) -> SolveResult:
+    info, state = highs.getInfo(), highs.getModelStatus()
+    seconds = time.perf_counter() - started
+    if state == highspy.HighsModelStatus.kInfeasible:
+        return SolveResult("infeasible", seconds=seconds, log=tuple(log))
+    schedule = incumbent
+    if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
+        found = _schedule(instance, model, column, highs.getSolution().col_value)
+        if incumbent is None or _value(instance, found) <= _value(instance, incumbent):
+            schedule = found
+    bound = instance.lower_bound()
+    if math.isfinite(info.mip_dual_bound):
+        bound = max(bound, float(math.ceil(info.mip_dual_bound - 1e-4)))
+    if schedule is None:
+        return SolveResult("unknown", bound=bound, seconds=seconds, log=tuple(log))
+    objective = _value(instance, schedule)
+    bound = min(bound, objective)
+    status: Status = "optimal" if bound == objective else "feasible"
+    log.append(Progress(seconds, objective, bound))
+    return SolveResult(status, schedule, objective, bound, seconds=seconds, log=tuple(log))
+
+
+def _schedule(
+    instance: ShopInstance, model: pyo.ConcreteModel, column: dict[int, int], values: list[float]
+) -> Schedule:
+    """The left-shifted schedule of a solution of the programme, whose starts are integers up to rounding."""
+    start = np.array([round(values[column[id(v)]]) for v in model.start.values()], np.int32)
+    mode = np.zeros(instance.n_ops, np.int32)
+    for (o, k), v in model.use.items():
+        if values[column[id(v)]] > 0.5:
+            mode[o] = k
+    rough = Schedule(start, mode)
+    check = instance.check(rough)
+    if not check.feasible:
+        raise RuntimeError(f"{instance.name}: rounding the solution of HiGHS breaks a constraint: {check.violations[0]}")
+    return left_shift(instance, rough)
