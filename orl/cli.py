@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,7 +151,7 @@ def _families(names: list[str]) -> str:
     return ", ".join(run[0] if len(run) == 1 else f"{run[0]}..{run[-1]} ({len(run)})" for run in runs)
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -182,8 +183,8 @@ def solve(
     for path, expected in ((save, (".json",)), (plot, (".png", ".svg", ".pdf", ".html"))):
         if path is not None and path.suffix not in expected:
             raise InputError("unknown format", field="file", value=str(path), expected=f"one of {', '.join(expected)}")
-    if time_limit is not None and not time_limit > 0:
-        raise InputError("bad limit", field="--time-limit", value=time_limit, expected="seconds > 0")
+    if time_limit is not None and not time_limit >= 0:
+        raise InputError("bad limit", field="--time-limit", value=time_limit, expected="seconds >= 0")
     problem = room.load(instance)
     start = None if hint is None else read_solution(room, hint)
     method = _make_solver(room.name, solver, option)
@@ -397,7 +398,12 @@ def evaluate(
         if problems:
             kwargs.pop("instance", None)
         table = orl.evaluate(
-            learned.on, problems or env_id, env_id=env_id, env_kwargs=kwargs, name=Path(subject).stem, **common
+            learned.on,
+            problems or env_id,
+            env_id=env_id if problems else None,
+            env_kwargs=kwargs,
+            name=Path(subject).stem,
+            **common,
         )
     else:
         assert room is not None

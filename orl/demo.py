@@ -34,9 +34,16 @@ INSTANCES = ("ft06", "ta01", "ta11", "ta21", "tai4_4_01")
 QUICK_INSTANCES = ("ft06", "tai4_4_01")
 RULES = ("spt", "mwkr", "mopnr", "fdd-mwkr", "lrpt")
 SAMPLES = 32
-ENV_KWARGS = {"observation": "compact", "reward": "lower_bound", "propagation": 1, "noop": False}
+ENV_KWARGS: dict[str, Any] = {"observation": "compact", "reward": "lower_bound", "propagation": 1, "noop": False}
 """Non-delay schedules, as the rules build them; the reward is the fall of the lower bound that machines join."""
-HYPER = {"n_steps": 64, "batch_size": 512, "n_epochs": 4, "gamma": 1.0, "gae_lambda": 0.95, "ent_coef": 0.01}
+HYPER: dict[str, Any] = {
+    "n_steps": 64,
+    "batch_size": 512,
+    "n_epochs": 4,
+    "gamma": 1.0,
+    "gae_lambda": 0.95,
+    "ent_coef": 0.01,
+}
 N_ENVS, LEARNING_RATE = 64, 1e-3
 
 

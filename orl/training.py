@@ -95,15 +95,15 @@ def make_training_env(env_id: str, n_envs: int, env_kwargs: Mapping[str, Any], s
         InputError: a keyword argument that the env does not take.
     """
     spec = find_spec(env_id)
-    env_kwargs = build_targets(env_kwargs)
+    kwargs: dict[str, Any] = build_targets(env_kwargs)
     try:
         if spec.namespace == "orl" and spec.vector_entry_point is not None:
-            venv = VecMonitor(orl.make_vec(env_id, n_envs, **env_kwargs))
+            venv = VecMonitor(orl.make_vec(env_id, n_envs, **kwargs))
             venv.seed(seed)
             return venv
-        return make_vec_env(env_id, n_envs, seed=seed, env_kwargs=env_kwargs)
+        return make_vec_env(env_id, n_envs, seed=seed, env_kwargs=kwargs)
     except TypeError as error:
-        raise InputError(str(error), source=env_id, field="env_kwargs", value=env_kwargs) from error
+        raise InputError(str(error), source=env_id, field="env_kwargs", value=kwargs) from error
 
 
 def build_targets(value: Any) -> Any:
@@ -368,8 +368,9 @@ def load_policy(path: Path, algorithm: str | None = None) -> LearnedPolicy:
     key = algorithm or config.get("algorithm")
     if key is None:
         raise InputError("no config.json beside the model", source=str(path), field="--algorithm", expected="its key")
+    kind = registry.algorithm(key)
     try:
-        model = registry.algorithm(key).load(file, device="cpu")
+        model = kind.load(file, device="cpu")
     except (ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"not a model of {key}", source=str(file), value=str(error)) from error
     return LearnedPolicy(model, config.get("env_id"), build_targets(config.get("env_kwargs", {})))

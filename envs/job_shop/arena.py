@@ -117,7 +117,8 @@ def instance_arrays(x: ShopInstance, upper_bound: int | None = None) -> dict[str
     constants[N_RESOURCES], constants[N_DECLARED] = n_resources, x.n_declared_resources
     constants[N_UNITS] = unit_ptr[-1]
     constants[OBJECTIVE], constants[ROOT_BOUND] = OBJECTIVES.index(x.objective), bound
-    constants[DEAD_VALUE] = max(worst if upper_bound is None else upper_bound, bound)
+    # a missed deadline counts as worse than any schedule; a pruned state as the upper bound it cannot beat
+    constants[DEAD_VALUE] = worst + max(1, bound) if upper_bound is None else max(upper_bound, bound)
     constants[UPPER_BOUND] = INF if upper_bound is None else upper_bound
     constants[MAX_DURATION] = max(1, int(x.mode_duration.max()))
     constants[LONGEST_LINE] = int(np.diff(x.line_ptr).max())

@@ -287,7 +287,7 @@ def _integers(
 
 
 def _is_index(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(-(2**63) <= value < 2**63)
 
 
 def _per_job(values: IntRow | None, default: int, low: int, n_jobs: int, field: str, source: str) -> IntArray:

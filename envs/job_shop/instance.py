@@ -247,8 +247,8 @@ class ShopInstance:
 
         Written from the definition of the problem alone: shares no code with the kernel or a solver.
         """
-        start, mode = np.asarray(solution.start), np.asarray(solution.mode)
-        for label, array in (("start", start), ("mode", mode)):
+        given, mode = np.asarray(solution.start), np.asarray(solution.mode)
+        for label, array in (("start", given), ("mode", mode)):
             if array.shape != (self.n_ops,) or array.dtype.kind not in "iu":
                 found = f"{array.dtype}{list(array.shape)}"
                 return Check(False, None, (f"{label}: expected {self.n_ops} integers, got {found}",))
@@ -256,11 +256,11 @@ class ShopInstance:
         bad = np.flatnonzero((mode < 0) | (mode >= n_modes))
         if len(bad):
             return Check(False, None, tuple(f"{self.op_names[o]}: no mode {mode[o]}" for o in bad[:20]))
-        bad = np.flatnonzero((start < 0) | (start > np.iinfo(np.int32).max))
+        bad = np.flatnonzero((given < 0) | (given > np.iinfo(np.int32).max))
         if len(bad):
-            return Check(False, None, tuple(f"{self.op_names[o]} starts at {start[o]}, not a time" for o in bad[:20]))
-        chosen = self.mode_ptr[:-1] + mode
-        start = start.astype(np.int64)
+            return Check(False, None, tuple(f"{self.op_names[o]} starts at {given[o]}, not a time" for o in bad[:20]))
+        chosen = self.mode_ptr[:-1] + mode.astype(np.int64)
+        start = given.astype(np.int64)
         end = start + self.mode_duration[chosen]
         violations: list[str] = []
         for o in np.flatnonzero(start < self.release)[:20]:
@@ -274,7 +274,9 @@ class ShopInstance:
         violations.extend(self._overloads(chosen, start, end))
         return Check(not violations, float(self.objective_value(end)), tuple(violations))
 
-    def _overloads(self, chosen: IntArray, start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> list[str]:
+    def _overloads(
+        self, chosen: npt.NDArray[np.integer], start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]
+    ) -> list[str]:
         """Resources whose running demand exceeds the capacity at some time; zero durations occupy nothing.
 
         A zero-duration operation on a full unary resource may sit at a boundary but not inside another operation.
@@ -375,8 +377,8 @@ def _int_array(data: dict[str, Any], name: str, source: str | None) -> IntArray:
     """``data[name]`` as int32, or an InputError."""
     values = data.get(name)
     if not isinstance(values, list):
-        found = None if values is None else type(values).__name__
-        raise InputError("not a list of integers", source=source, field=name, value=found, expected="a list")
+        kind = None if values is None else type(values).__name__
+        raise InputError("not a list of integers", source=source, field=name, value=kind, expected="a list")
     for k, value in enumerate(values):
         if type(value) is not int or not -(2**31) <= value < 2**31:
             found = value if isinstance(value, int | float | str) else type(value).__name__

@@ -264,7 +264,7 @@ class _Jobs:
 
 
 def _is_integer(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= value <= high
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(low <= value <= high)
 
 
 def _i32(values: Sequence[int]) -> IntArray:
@@ -334,9 +334,13 @@ def validate_arrays(instance: ShopInstance, source: str | None) -> None:
     for name, length in lengths.items():
         if len(getattr(instance, name)) != length:
             raise fail("wrong length", name, len(getattr(instance, name)), f"{length} values")
-    pointers = (("mode_ptr", n, modes), ("use_ptr", modes, len(instance.use_resource)))
-    pointers += (("pred_ptr", n, len(instance.pred_op)), ("succ_ptr", n, len(instance.succ_op)))
-    for name, rows, total in pointers:
+    pointers = {
+        "mode_ptr": (n, modes),
+        "use_ptr": (modes, len(instance.use_resource)),
+        "pred_ptr": (n, len(instance.pred_op)),
+        "succ_ptr": (n, len(instance.succ_op)),
+    }
+    for name, (rows, total) in pointers.items():
         ptr = getattr(instance, name)
         if len(ptr) != rows + 1 or ptr[0] != 0 or ptr[-1] != total or (np.diff(ptr) < 0).any():
             raise fail("not a row pointer", name, len(ptr), f"{rows + 1} non-decreasing values from 0 to {total}")

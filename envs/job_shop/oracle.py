@@ -242,7 +242,8 @@ class ShopOracle:
         return max(1, min(int(self.x.capacity[r]), int(self.x.use_demand[self.x.use_resource == r].sum())))
 
     def _worst(self) -> int:
-        return self.x.objective_value(np.full(self.x.n_ops, self.x.horizon))
+        """Value of a missed deadline: worse than any schedule."""
+        return self.x.objective_value(np.full(self.x.n_ops, self.x.horizon)) + max(1, int(self.x.lower_bound()))
 
     def _idle(self, before: int) -> int:
         idle = 0

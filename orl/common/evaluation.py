@@ -6,6 +6,7 @@ own checker; a solution that fails has no objective and its violations are named
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 
 from orl.common.action_masks import is_legal
 from orl.common.errors import InputError
@@ -245,13 +247,12 @@ def _make(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         return gymnasium.make(env_id, **kwargs)
     module, separator, plain = env_id.rpartition(":")
     if separator:
-        __import__(module)
-    spec = gymnasium.spec(plain)
-    creator = spec.entry_point
-    if isinstance(creator, str):
-        creator = gymnasium.envs.registration.load_env_creator(creator)
-    counts = creator is not None and "illegal" in inspect.signature(creator).parameters
-    return gymnasium.make(env_id, **kwargs, **({"illegal": "count"} if counts else {}))
+        importlib.import_module(module)
+    entry_point: Any = gymnasium.spec(plain).entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    if "illegal" in inspect.signature(creator).parameters:
+        kwargs = {**kwargs, "illegal": "count"}
+    return gymnasium.make(env_id, **kwargs)
 
 
 def _policy_on(subject: Any, env: gymnasium.Env[Any, Any]) -> Any:
@@ -262,8 +263,8 @@ def _policy_on(subject: Any, env: gymnasium.Env[Any, Any]) -> Any:
             raise InputError("cannot be evaluated", field="subject", value=subject, expected=expected)
         return subject(env)
     own = getattr(subject, "env", None)
-    if not hasattr(subject, "learn") and isinstance(own, gymnasium.Env):
-        if own.unwrapped is not env.unwrapped:
+    if own is not None and not hasattr(subject, "learn"):
+        if getattr(own, "unwrapped", own) is not env.unwrapped:
             raise InputError(
                 "a rule built on one env cannot play another",
                 field="subject",

@@ -74,7 +74,8 @@ class GymVecEnv(VecEnv):
         self._resets_itself = mode is AutoresetMode.SAME_STEP
         self._reset_mask_trusted = False
         self._watch = MaskWatch()
-        self._buffered = getattr(env.unwrapped, "copy", True) is False
+        self._buffered: bool = getattr(env.unwrapped, "copy", True) is False
+        self._unproven = 10
         self._last_obs: Any = None
         self._prototype: gymnasium.Env[Any, Any] | None = None
         self._actions: Any = None
@@ -148,7 +149,7 @@ class GymVecEnv(VecEnv):
         return obs
 
     def _require_equal(self, before: Any, after: Any, rows: npt.NDArray[np.bool_]) -> None:
-        if not all(equal_trees(row(before, i), row(after, i)) for i in np.flatnonzero(rows)):
+        if not all(equal_trees(row(before, i), row(after, i)) for i in np.flatnonzero(rows).tolist()):
             raise ValueError(
                 f"{self.env} has autoreset mode DISABLED but does not honour reset(options={{'reset_mask': bool[N]}}): "
                 "copies outside the mask changed. Make it with autoreset_mode=AutoresetMode.SAME_STEP, or reset only "
@@ -156,11 +157,16 @@ class GymVecEnv(VecEnv):
             )
 
     def _fresh(self, obs: Any) -> Any:
-        """``obs``, copied if the env handed out its previous buffer again (SB3 keeps the last observation)."""
-        if self._buffered or (self._last_obs is not None and shares_memory(obs, self._last_obs)):
-            obs = copy_tree(obs)
-        self._last_obs = obs
-        return obs
+        """``obs``, copied if the env hands out the same buffers again (SB3 keeps the last observation).
+
+        An env that says ``copy=False`` is believed; of others the first ten observations are compared with the ones
+        before.
+        """
+        if self._unproven:
+            self._unproven -= 1
+            self._buffered |= self._last_obs is not None and shares_memory(obs, self._last_obs)
+            self._last_obs = obs if self._unproven else None
+        return copy_tree(obs) if self._buffered else obs
 
     # ---- the rest of the VecEnv interface ------------------------------------------------------------------------
     def has_attr(self, attr_name: str) -> bool:

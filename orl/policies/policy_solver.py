@@ -77,9 +77,9 @@ class PolicySolver:
             autoreset_mode=AutoresetMode.SAME_STEP,
             **self.env_kwargs,
         )
-        policy = self.policy(env.single_observation_space, env.single_action_space)
         ended: dict[int, dict[str, Any]] = {}
         with torch.random.fork_rng(devices=[]):
+            policy = self.policy(env.single_observation_space, env.single_action_space)
             torch.manual_seed(seed)
             observation, _ = env.reset(seed=seed)
             while len(ended) < n:

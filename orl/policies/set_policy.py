@@ -21,6 +21,7 @@ on 6 jobs run on 100 (:meth:`SetPolicy.for_spaces`). Pooling as in Zaheer et al.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ class SetPolicy(MaskableActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
     def for_spaces(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> SetPolicy:
-        """The same weights as a policy of another number of slots (for ``predict``; the optimiser starts afresh).
+        """The same weights, copied into a policy of another number of slots (its optimiser starts afresh).
 
         Raises:
             InputError: the new spaces have another number of features a slot.
@@ -135,7 +136,8 @@ class SetPolicy(MaskableActorCriticPolicy):
             )
         arguments = self._get_constructor_parameters()
         arguments |= {"observation_space": observation_space, "action_space": action_space}
-        policy = SetPolicy(**arguments)
+        with torch.random.fork_rng(devices=[]):  # the initial weights are replaced at once
+            policy = SetPolicy(**arguments)
         policy.load_state_dict(self.state_dict())
         return policy.to(self.device)
 
@@ -148,9 +150,10 @@ class SetPolicy(MaskableActorCriticPolicy):
         self.action_net: Any = nn.Identity()  # the network gives the logits itself
         self.value_net: Any = nn.Sequential(nn.Linear(2 * self.width, self.width), nn.Tanh(), nn.Linear(self.width, 1))
         if self.ortho_init:
-            for module, gain in ((network, 2**0.5), (self.value_net, 2**0.5)):
-                module.apply(lambda layer, gain=gain: self.init_weights(layer, gain=gain))
+            for module in (network, self.value_net):
+                module.apply(partial(self.init_weights, gain=2**0.5))
             self.init_weights(network.slot_logit, gain=0.01)
             self.init_weights(network.noop_logit[-1], gain=0.01)
             self.init_weights(self.value_net[-1], gain=1.0)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        optimizer: Any = self.optimizer_class
+        self.optimizer = optimizer(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)

@@ -1,16 +1,21 @@
 """Constraint programming with OR-Tools CP-SAT: proofs and lower bounds for every shop and project of this domain.
 
-    >>> from orl.envs.job_shop.builders import job_shop
-    >>> result = CpSat().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=10)
-    >>> result.status, result.objective, result.bound
-    ('optimal', 6.0, 6.0)
+>>> from orl.envs.job_shop.builders import job_shop
+>>> result = CpSat().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=10)
+>>> result.status, result.objective, result.bound
+('optimal', 6.0, 6.0)
 """
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,27 +29,31 @@ from orl.solvers.job_shop.tabu_search import TabuSearch, is_classical
 
 HINT_SHARE = 0.1
 HINT_SECONDS = 2.0
-HINT_ITERATIONS = 200_000
+HINT_MOVES_AN_OPERATION = 400
+HINT_MOVES = 200_000
 
 
 @dataclass(frozen=True)
 class CpSat:
-    """CP-SAT on the interval model of an instance: modes, lags, releases, deadlines, cumulative and exclusive resources.
+    """CP-SAT on the interval model: modes, lags, releases, deadlines, any resource, any objective.
 
     Args:
         num_workers: Search threads. The default is 8 whatever the machine has: the first workers of CP-SAT's portfolio
-            look for solutions, those that prove bounds come later, and with 1 or 2 workers the bound of a job shop hardly
-            moves (measured on two cores: ft10 is proved in 19 s with 8 workers, not in 60 s with 2). Oversubscription
-            costs little. Take 1 where many small problems run side by side.
-        auto_hint: Without a ``hint``, start classical job shops from a short tabu search (a tenth of the time limit, at
-            most 2 seconds).
+            look for solutions, those that prove bounds come later, and with 1 or 2 workers the bound of a job shop
+            hardly moves (measured on two cores: ft10 is proved in 19 s with 8 workers, not in 60 s with 2).
+            Oversubscription costs little. Take 1 where many small problems run side by side.
+        auto_hint: Without a ``hint``, start classical job shops from a short tabu search (at most a tenth
+            of the time limit, 2 seconds and 400 moves an operation).
         deterministic_limit: Stop after this much of CP-SAT's deterministic time (about seconds of one core) with one
             worker: the result then depends on the seed alone. Wall-clock limits are never reproducible.
+        cpu_time: Measure the time limit and the curve in CPU seconds of the process, all threads together, instead of
+            wall seconds (for comparisons at equal work).
     """
 
     num_workers: int = 8
     auto_hint: bool = True
     deterministic_limit: float | None = None
+    cpu_time: bool = False
 
     def __post_init__(self) -> None:
         if type(self.num_workers) is not int or self.num_workers < 1:
@@ -76,19 +85,21 @@ class CpSat:
         Raises:
             InputError: a hint that does not belong to the instance, a negative time limit.
         """
-        started = time.perf_counter()
+        clock = _Clock(self.cpu_time)
         _check_limit(time_limit)
         log: list[Progress] = []
         if hint is None and self.auto_hint and is_classical(instance):
-            starter = TabuSearch(iterations=HINT_ITERATIONS)
+            starter = TabuSearch(
+                iterations=min(HINT_MOVES, HINT_MOVES_AN_OPERATION * instance.n_ops), cpu_time=self.cpu_time
+            )
             limit = None
             if self.deterministic_limit is None:
                 limit = HINT_SECONDS if time_limit is None else min(HINT_SECONDS, HINT_SHARE * time_limit)
             found = starter.run(instance, time_limit=limit, seed=seed)
             hint, log = found.result.solution, list(found.result.log)
             if found.interrupted or found.result.status == "optimal":
-                return replace(found.result, seconds=time.perf_counter() - started)
-        return self._search(instance, None, time_limit, seed, hint, log, started)
+                return replace(found.result, seconds=clock.wall())
+        return self._search(instance, None, time_limit, seed, hint, log, clock)
 
     def solve_prefix(
         self,
@@ -119,10 +130,10 @@ class CpSat:
         Raises:
             InputError: arrays of a wrong shape, a fixed mode that does not exist.
         """
-        started = time.perf_counter()
+        clock = _Clock(self.cpu_time)
         _check_limit(time_limit)
         prefix = _Prefix.of(instance, start, mode, fixed, floors)
-        return self._search(instance, prefix, time_limit, seed, hint, [], started)
+        return self._search(instance, prefix, time_limit, seed, hint, [], clock)
 
     def _search(
         self,
@@ -132,7 +143,7 @@ class CpSat:
         seed: int,
         hint: Schedule | None,
         log: list[Progress],
-        started: float,
+        clock: _Clock,
     ) -> SolveResult:
         restricted = instance if prefix is None else replace(instance, release=prefix.release)
         incumbent: Schedule | None = None
@@ -149,15 +160,17 @@ class CpSat:
         if self.deterministic_limit is not None:
             parameters.num_workers = 1
             parameters.max_deterministic_time = self.deterministic_limit
-        if time_limit is not None:
-            parameters.max_time_in_seconds = max(0.0, time_limit - (time.perf_counter() - started))
-        curve = _Curve(started, log, float(shop.constant))
+        left = None if time_limit is None else max(0.0, time_limit - clock())
+        if left is not None and (left == 0.0 or not self.cpu_time):
+            parameters.max_time_in_seconds = left
+        curve = _Curve(clock, log, float(shop.constant))
         if incumbent is not None:
             value = float(_value(instance, incumbent))
             if not log or log[-1].objective is None or value < log[-1].objective:
-                log.append(Progress(time.perf_counter() - started, value))
+                log.append(Progress(clock(), value))
         solver.best_bound_callback = curve.new_bound
-        code = solver.solve(shop.model, curve)
+        with _stopped_at(solver, clock, time_limit if self.cpu_time else None):
+            code = _solve_minding_ctrl_c(solver, shop.model, curve)
         if code == cp_model.MODEL_INVALID:
             raise RuntimeError(f"{instance.name}: CP-SAT rejects the model: {shop.model.validate()}")
         schedule = incumbent
@@ -166,21 +179,20 @@ class CpSat:
             if incumbent is None or _value(instance, found) <= _value(instance, incumbent):
                 schedule = found
         if code == cp_model.INFEASIBLE and incumbent is None:
-            return SolveResult("infeasible", seconds=time.perf_counter() - started, log=tuple(log))
+            return SolveResult("infeasible", seconds=clock.wall(), log=tuple(log))
         bound = float(shop.lower_bound)
         if code in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
             proved = solver.best_objective_bound + shop.constant
             if math.isfinite(proved):
                 bound = max(bound, math.ceil(proved - 1e-6))
         if schedule is None:
-            return SolveResult("unknown", bound=bound, seconds=time.perf_counter() - started, log=tuple(log))
+            return SolveResult("unknown", bound=bound, seconds=clock.wall(), log=tuple(log))
         objective = float(_value(instance, schedule))
         bound = min(float(bound), objective)
         status: Status = "optimal" if bound == objective else "feasible"
-        seconds = time.perf_counter() - started
         if not log or log[-1].objective != objective or log[-1].bound != bound:
-            log.append(Progress(seconds, objective, bound))
-        return SolveResult(status, schedule, objective, bound, seconds=seconds, log=tuple(log))
+            log.append(Progress(clock(), objective, bound))
+        return SolveResult(status, schedule, objective, bound, seconds=clock.wall(), log=tuple(log))
 
 
 @dataclass(frozen=True)
@@ -194,15 +206,28 @@ class _Prefix:
 
     @classmethod
     def of(
-        cls, instance: ShopInstance, start: IntArray, mode: IntArray, fixed: npt.NDArray[np.bool_], floors: IntArray | int
+        cls,
+        instance: ShopInstance,
+        start: IntArray,
+        mode: IntArray,
+        fixed: npt.NDArray[np.bool_],
+        floors: IntArray | int,
     ) -> _Prefix:
         n = instance.n_ops
         if not isinstance(floors, np.ndarray):
             floors = np.full(n, floors, np.int32)
-        for label, array, kinds in (("start", start, "iu"), ("mode", mode, "iu"), ("fixed", fixed, "b"), ("floors", floors, "iu")):
+        for label, array, kinds in (
+            ("start", start, "iu"),
+            ("mode", mode, "iu"),
+            ("fixed", fixed, "b"),
+            ("floors", floors, "iu"),
+        ):
             array = np.asarray(array)
             if array.shape != (n,) or array.dtype.kind not in kinds:
-                found, expected = f"{array.dtype}{list(array.shape)}", f"{n} {'booleans' if kinds == 'b' else 'integers'}"
+                found, expected = (
+                    f"{array.dtype}{list(array.shape)}",
+                    f"{n} {'booleans' if kinds == 'b' else 'integers'}",
+                )
                 raise InputError("wrong array", source=instance.name, field=label, value=found, expected=expected)
         fixed = np.asarray(fixed, bool)
         start = np.where(fixed, start, 0).astype(np.int64)
@@ -226,12 +251,17 @@ class _ShopModel:
     Each operation has a start in ``[release, horizon - duration - tail]``; with several modes, one optional interval a
     mode and exactly one present. Capacity 1 becomes no-overlap, more becomes cumulative, precedences are linear. The
     objective is at least the cheap lower bound. Longest paths to the end (``start + duration + tail <= makespan``)
-    follow from the precedences by propagation, so only operations without a successor bound the makespan. With a prefix,
-    ``instance`` has later releases than the instance that prices the schedule, ``priced``.
+    follow from the precedences by propagation, so only operations without a successor bound the makespan. With a
+    prefix, ``instance`` has later releases than the instance that prices the schedule, ``priced``.
     """
 
     def __init__(
-        self, instance: ShopInstance, priced: ShopInstance, prefix: _Prefix | None, hint: Schedule | None, feasible: bool
+        self,
+        instance: ShopInstance,
+        priced: ShopInstance,
+        prefix: _Prefix | None,
+        hint: Schedule | None,
+        feasible: bool,
     ) -> None:
         self.instance, self.priced = instance, priced
         self.model = cp_model.CpModel()
@@ -323,7 +353,9 @@ class _ShopModel:
         here = self.start[owner[q]]
         for k, units in others:
             there = self.start[owner[k]]
-            before, after, inside = (self.model.new_bool_var(f"{label} {q} {k}") for label in ("before", "after", "inside"))
+            before, after, inside = (
+                self.model.new_bool_var(f"{label} {q} {k}") for label in ("before", "after", "inside")
+            )
             self.model.add(here <= there).only_enforce_if(before)
             self.model.add(here >= there + int(self.instance.mode_duration[k])).only_enforce_if(after)
             choices = [before, after, inside]
@@ -400,25 +432,81 @@ class _ShopModel:
             model.add_hint(tardiness, max(0, int(done[j] - instance.due[j])))
 
 
-class _Curve(cp_model.CpSolverSolutionCallback):
-    """Records objectives and bounds with the wall seconds since ``started``."""
+class _Clock:
+    """Seconds since it was made: of the wall, or of this process's CPU."""
 
-    def __init__(self, started: float, log: list[Progress], constant: float) -> None:
+    def __init__(self, cpu_time: bool) -> None:
+        self.read: Callable[[], float] = time.process_time if cpu_time else time.perf_counter
+        self.began, self.began_wall = self.read(), time.perf_counter()
+
+    def __call__(self) -> float:
+        return self.read() - self.began
+
+    def wall(self) -> float:
+        """Wall seconds since it was made."""
+        return time.perf_counter() - self.began_wall
+
+
+@contextmanager
+def _stopped_at(solver: cp_model.CpSolver, clock: _Clock, limit: float | None) -> Iterator[None]:
+    """Stop the search inside when ``clock`` reaches ``limit`` (None: never); CP-SAT itself knows wall limits only."""
+    if limit is None:
+        yield
+        return
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(0.01):
+            if clock() >= limit:
+                solver.stop_search()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watcher.join()
+
+
+class _Curve(cp_model.CpSolverSolutionCallback):
+    """Records objectives and bounds with the seconds of ``clock``."""
+
+    def __init__(self, clock: _Clock, log: list[Progress], constant: float) -> None:
         super().__init__()
-        self.started, self.log, self.constant = started, log, constant
+        self.clock, self.log, self.constant = clock, log, constant
 
     def on_solution_callback(self) -> None:
         objective, bound = self.objective_value + self.constant, self.best_objective_bound + self.constant
         last = next((p.objective for p in reversed(self.log) if p.objective is not None), None)
         if last is None or objective < last:
-            self.log.append(Progress(time.perf_counter() - self.started, objective, bound))
+            self.log.append(Progress(self.clock(), objective, bound))
 
     def new_bound(self, bound: float) -> None:
         """Called by CP-SAT when the best bound rises."""
         value = bound + self.constant
         last = next((p for p in reversed(self.log) if p.bound is not None), None)
         if last is None or last.bound is None or value > last.bound:
-            self.log.append(Progress(time.perf_counter() - self.started, None, value))
+            self.log.append(Progress(self.clock(), None, value))
+
+
+def _solve_minding_ctrl_c(
+    solver: cp_model.CpSolver, model: cp_model.CpModel, curve: cp_model.CpSolverSolutionCallback
+) -> Any:
+    """``solver.solve``; Ctrl-C ends it with the best so far, and means KeyboardInterrupt again afterwards.
+
+    CP-SAT replaces the process's handler of SIGINT while it runs and leaves the system's default behind, under which a
+    later Ctrl-C would kill Python without a word. Outside the main thread handlers are left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        solver.parameters.catch_sigint_signal = False
+        return solver.solve(model, curve)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        return solver.solve(model, curve)
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _ends(instance: ShopInstance, schedule: Schedule) -> npt.NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """A disjunctive mixed-integer programme (Manne, Operations Research 8, 1960) in Pyomo, solved by HiGHS: to be read.
 
 Two operations on one machine need an order: a binary ``first[a, b]`` chooses it and a big constant switches the other
-order off. The relaxation is weak, so this is for teaching sizes (ft06 takes seconds); CP-SAT is the exact solver to use.
+order off. The relaxation is weak, so this is for teaching sizes (ft06 takes seconds); use CP-SAT for anything larger.
 
     >>> from orl.envs.job_shop.builders import job_shop
     >>> Milp().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=10).objective
@@ -112,7 +112,7 @@ def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horiz
     model.first = pyo.Var(sorted({(a, b) for a, b, _ in pairs}), domain=pyo.Binary)
 
     def uses(o: int, k: int) -> Any:
-        return model.use[o, k] if (o, k) in model.use else 1
+        return model.use.get((o, k), 1)
 
     def end(o: int) -> Any:
         durations = [int(instance.mode_duration[q]) for q in range(instance.mode_ptr[o], instance.mode_ptr[o + 1])]
@@ -307,5 +307,7 @@ def _schedule(
     rough = Schedule(start, mode)
     check = instance.check(rough)
     if not check.feasible:
-        raise RuntimeError(f"{instance.name}: rounding the solution of HiGHS breaks a constraint: {check.violations[0]}")
+        raise RuntimeError(
+            f"{instance.name}: rounding the solution of HiGHS breaks a constraint: {check.violations[0]}"
+        )
     return left_shift(instance, rough)

@@ -1,12 +1,13 @@
 """Tabu search on the disjunctive graph of a job shop, compiled with numba.
 
 Nodes. Node 0 and the gaps between the jobs are *sentinels* (length 0, no machine); the operations of a job are
-consecutive, so the job predecessor of node ``v`` is always ``v - 1`` and its job successor ``v + 1``. A release or a time
-lag is a node without a machine. Machine predecessors and successors are ``machine_before[v]`` and ``machine_after[v]``
-(0: none), ``order`` is a topological order of the real nodes and ``position`` its inverse.
+consecutive, so the job predecessor of node ``v`` is always ``v - 1`` and its job successor ``v + 1``: no index is read.
+A release or a time lag is a node without a machine. Machine predecessors and successors are ``machine_before[v]`` and
+``machine_after[v]`` (0: none), ``order`` is a topological order of the real nodes and ``position`` its inverse (-1 at
+sentinels). Indices are unsigned, which spares numba's test for negative ones.
 
 ``head_end[v]`` is the length of the longest path from the source through ``v`` (its earliest end) and ``tail[v]`` the
-longest path from the START of ``v`` to the sink, so a node is critical when ``head_end[v] - length[v] + tail[v]`` is the
+longest path from the START of ``v`` to the sink: ``v`` is critical when ``head_end[v] - length[v] + tail[v]`` is the
 makespan.
 
 Sources: Nowicki and Smutnicki (1996) for N5, Balas and Vazacopoulos (1998) for the moves to a block's ends and their
@@ -115,10 +116,10 @@ def longest_tails(order, last, length, machine_after, tail):
 
 
 @numba.njit(cache=True, nogil=True)
-def critical_blocks(job_last, makespan, length, machine, machine_before, head_end, random_state, path, block_first):
+def critical_blocks(job_last, makespan, length, machine_before, head_end, random_state, path, block_first):
     """A random critical path, first node first, in ``path``; ``block_first[b]`` is where its b-th block begins.
 
-    A block is a maximal run of nodes on one machine. Returns the number of blocks (``block_first`` has one entry more).
+    A block is a maximal run of machine neighbours. Returns the number of blocks (``block_first`` has one entry more).
     """
     count = 0
     v = NONE
@@ -134,8 +135,7 @@ def critical_blocks(job_last, makespan, length, machine, machine_before, head_en
         path[k] = v
         start = head_end[v] - length[v]
         if start == 0:
-            # zero-length nodes at time 0 cannot shorten the path
-            break
+            break  # what lies before has length 0 and cannot shorten the path
         before = np.uint64(machine_before[v])
         by_machine = before != NONE and head_end[before] == start
         by_job = head_end[v - ONE] == start
@@ -147,7 +147,7 @@ def critical_blocks(job_last, makespan, length, machine, machine_before, head_en
         path[i] = path[k + i]
     blocks = 0
     for i in range(size):
-        if i == 0 or machine[path[i]] != machine[path[i - 1]] or machine[path[i]] < 0 or machine_before[path[i]] != path[i - 1]:
+        if i == 0 or machine_before[path[i]] != path[i - 1]:
             block_first[blocks] = i
             blocks += 1
     block_first[blocks] = size
@@ -159,17 +159,14 @@ def stays_acyclic_forward(u, v, length, head_end, tail, position):
     """True when moving ``u`` right behind ``v`` (same machine, u before v) provably closes no cycle.
 
     The move closes one only if a path leads from the job successor of ``u`` to ``v``; heads, tails and positions rule
-    that out (any one of the three suffices). Sentinels have no paths.
+    that out (any one of the three suffices; sentinels have no paths). All are computed: branches would cost more.
     """
     s = u + ONE
-    if s == v:
-        return False
-    if position[s] < 0:
-        return True
-    return (
-        position[s] > position[v]
-        or head_end[v] - length[v] < head_end[s]
-        or tail[s] < length[s] + tail[v]
+    return (s != v) & (
+        (position[s] < 0)
+        | (position[s] > position[v])
+        | (head_end[v] - length[v] < head_end[s])
+        | (tail[s] < length[s] + tail[v])
     )
 
 
@@ -177,28 +174,28 @@ def stays_acyclic_forward(u, v, length, head_end, tail, position):
 def stays_acyclic_backward(u, v, length, head_end, tail, position):
     """True when moving ``v`` right before ``u`` (same machine, u before v) provably closes no cycle."""
     s = v - ONE
-    if s == u:
-        return False
-    if position[s] < 0:
-        return True
-    return (
-        position[s] < position[u]
-        or head_end[s] - length[s] < head_end[u]
-        or tail[u] < length[u] + tail[s]
+    return (s != u) & (
+        (position[s] < position[u]) | (head_end[s] - length[s] < head_end[u]) | (tail[u] < length[u] + tail[s])
     )
 
 
 @numba.njit(cache=True, nogil=True)
 def estimate_forward(path, i, j, limit, length, machine_before, machine_after, head_end, tail, scratch):
-    """Longest path through the moved nodes if ``path[i]`` goes right behind ``path[j]``; stops early above ``limit``."""
-    u = np.uint64(path[i])
+    """Longest path through the moved nodes if ``path[i]`` goes right behind ``path[j]``; gives up above ``limit``.
+
+    Nodes of a block follow each other without idle time, which gives a first bound without a walk along the block.
+    """
+    u, v, second = np.uint64(path[i]), np.uint64(path[j]), np.uint64(path[i + 1])
     end = head_end[machine_before[u]]
+    rest = max(tail[u + ONE], tail[machine_after[v]]) + length[u]
+    quickest = max(max(end, head_end[second - ONE]) + head_end[v] - head_end[u], head_end[v - ONE] + length[v])
+    worst = max(quickest, head_end[u - ONE]) + rest
+    if worst > limit:
+        return worst
     for k in range(i + 1, j + 1):
         w = np.uint64(path[k])
         end = max(end, head_end[w - ONE]) + length[w]
         scratch[k] = end
-    v = np.uint64(path[j])
-    rest = max(tail[u + ONE], tail[machine_after[v]]) + length[u]
     worst = max(end, head_end[u - ONE]) + rest
     for k in range(j, i, -1):
         if worst > limit:
@@ -212,15 +209,22 @@ def estimate_forward(path, i, j, limit, length, machine_before, machine_after, h
 
 @numba.njit(cache=True, nogil=True)
 def estimate_backward(path, i, j, limit, length, machine_before, machine_after, head_end, tail, scratch):
-    """Longest path through the moved nodes if ``path[j]`` goes right before ``path[i]``; stops early above ``limit``."""
-    v = np.uint64(path[j])
+    """Longest path through the moved nodes if ``path[j]`` goes right before ``path[i]``; gives up above ``limit``.
+
+    The mirror image of :func:`estimate_forward`.
+    """
+    u, v, second = np.uint64(path[i]), np.uint64(path[j]), np.uint64(path[j - 1])
     rest = tail[machine_after[v]]
+    end = max(head_end[machine_before[u]], head_end[v - ONE]) + length[v]
+    block = (head_end[v] - length[v]) - (head_end[u] - length[u])
+    quickest = max(max(rest, tail[second + ONE]) + block, tail[u + ONE] + length[u])
+    worst = end + max(quickest, tail[v + ONE])
+    if worst > limit:
+        return worst
     for k in range(j - 1, i - 1, -1):
         w = np.uint64(path[k])
         rest = max(rest, tail[w + ONE]) + length[w]
         scratch[k] = rest
-    u = np.uint64(path[i])
-    end = max(head_end[machine_before[u]], head_end[v - ONE]) + length[v]
     worst = end + max(rest, tail[v + ONE])
     for k in range(i, j):
         if worst > limit:
@@ -306,12 +310,10 @@ def add_move(i, j, forward, moves, count, path, length, head_end, tail, position
         acyclic = stays_acyclic_forward(u, v, length, head_end, tail, position)
     else:
         acyclic = stays_acyclic_backward(u, v, length, head_end, tail, position)
-    if acyclic:
-        moves[count, 0] = i
-        moves[count, 1] = j
-        moves[count, 2] = forward
-        count += 1
-    return count
+    moves[count, 0] = i
+    moves[count, 1] = j
+    moves[count, 2] = forward
+    return count + acyclic
 
 
 @numba.njit(cache=True, nogil=True)
@@ -319,9 +321,9 @@ def list_moves(n7, blocks, block_first, moves, path, length, head_end, tail, pos
     """Write the neighbourhood of a critical path to ``moves``; returns how many.
 
     A row (i, j, 1) moves ``path[i]`` right behind ``path[j]``, (i, j, 0) moves ``path[j]`` right before ``path[i]``.
-    Nothing before the end of the first block or behind the front of the last block can shorten the path at once, so moves
-    to the front of the first block and to the end of the last one are left out. N7: any node to the end or to the front
-    of its block, the last and the first node to any place in it. N5: the two nodes at the end and at the front swap.
+    Nothing before the end of the first block or behind the front of the last block can shorten the path at once, so
+    moves to the front of the first block and to the end of the last one are left out. N7: any node to the end or to
+    the front of its block, the last and the first node to any place in it. N5: the two nodes at either end swap.
     """
     count = 0
     for b in range(blocks):
@@ -371,18 +373,17 @@ def choose_move(
     chosen, shortest, ties = -1, np.int64(2**62), 0
     for row in range(count):
         i, j, forward = moves[row, 0], moves[row, 1], moves[row, 2] == 1
-        limit = shortest
-        if limit >= best and is_tabu(i, j, forward, path, slot, forbidden, iteration):
-            limit = best - 1
         if forward:
             estimate = estimate_forward(
-                path, i, j, limit, length, machine_before, machine_after, head_end, tail, scratch
+                path, i, j, shortest, length, machine_before, machine_after, head_end, tail, scratch
             )
         else:
             estimate = estimate_backward(
-                path, i, j, limit, length, machine_before, machine_after, head_end, tail, scratch
+                path, i, j, shortest, length, machine_before, machine_after, head_end, tail, scratch
             )
-        if estimate > limit:
+        if estimate > shortest:
+            continue
+        if estimate >= best and is_tabu(i, j, forward, path, slot, forbidden, iteration):
             continue
         if estimate < shortest:
             ties = 1
@@ -397,7 +398,7 @@ def choose_move(
 @numba.njit(cache=True, nogil=True)
 def search(
     iterations, target, n7, tenure_low, tenure_high,
-    job_last, length, machine, slot,
+    job_last, length, slot,
     order, position, machine_before, machine_after, head_end, tail,
     forbidden, mark, path, block_first, moves, scratch, buffer, best_order, random_state, counters,
 ):  # fmt: skip
@@ -410,9 +411,7 @@ def search(
     iteration, best, makespan = counters[ITERATION], counters[BEST], counters[MAKESPAN]
     stop = iteration + iterations
     while iteration < stop and best > target:
-        blocks = critical_blocks(
-            job_last, makespan, length, machine, machine_before, head_end, random_state, path, block_first
-        )
+        blocks = critical_blocks(job_last, makespan, length, machine_before, head_end, random_state, path, block_first)
         count = list_moves(n7, blocks, block_first, moves, path, length, head_end, tail, position)
         if count == 0:
             counters[EXHAUSTED] = 1

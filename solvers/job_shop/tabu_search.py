@@ -1,8 +1,8 @@
 """Tabu search on the disjunctive graph: the anytime solver for classical job shops.
 
-    >>> from orl.envs.job_shop.builders import job_shop
-    >>> TabuSearch().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=1).objective
-    6.0
+>>> from orl.envs.job_shop.builders import job_shop
+>>> TabuSearch().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=1).objective
+6.0
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class TabuSearch:
     Args:
         neighbourhood: ``n7`` or, for teaching, ``n5`` (only swaps of neighbours at the ends of critical blocks, Nowicki
             and Smutnicki 1996), which gets stuck on large instances.
-        iterations: Stop after this many moves; with a limit that is reached before the time limit, the result depends on
-            the seed alone. None: no limit.
+        iterations: Stop after this many moves; when they end before the time limit, the result depends on the seed
+            alone. None: no limit.
         target: Stop at this makespan. The lower bound LB_0 always stops the search.
         cpu_time: Measure the time limit and the curve in CPU seconds of the process instead of wall seconds.
     """
@@ -50,9 +50,13 @@ class TabuSearch:
     def __post_init__(self) -> None:
         if self.neighbourhood not in ("n5", "n7"):
             value = self.neighbourhood
-            raise InputError("bad value", source="TabuSearch", field="neighbourhood", value=value, expected="'n5' or 'n7'")
+            raise InputError(
+                "bad value", source="TabuSearch", field="neighbourhood", value=value, expected="'n5' or 'n7'"
+            )
         if self.iterations is not None and self.iterations < 0:
-            raise InputError("bad value", source="TabuSearch", field="iterations", value=self.iterations, expected=">= 0")
+            raise InputError(
+                "bad value", source="TabuSearch", field="iterations", value=self.iterations, expected=">= 0"
+            )
 
     @property
     def name(self) -> str:
@@ -143,7 +147,11 @@ def _obstacle(instance: ShopInstance) -> tuple[str, object, str] | None:
     if instance.objective != "makespan":
         return "objective", instance.objective, "makespan"
     if instance.max_modes > 1:
-        return "modes", f"up to {instance.max_modes} an operation", "one mode an operation (use cp-sat for flexible shops)"
+        return (
+            "modes",
+            f"up to {instance.max_modes} an operation",
+            "one mode an operation (use cp-sat for flexible shops)",
+        )
     if (instance.deadline < NO_DEADLINE).any():
         return "deadline", int(instance.deadline.min()), "no deadlines (use cp-sat)"
     if instance.capacity[instance.use_resource].max(initial=1) > 1:
@@ -258,7 +266,12 @@ class _Search:
         self.machine_before, self.machine_after = np.zeros(n_nodes, np.uint32), np.zeros(n_nodes, np.uint32)
         self.head_end, self.tail = np.zeros(n_nodes, np.int32), np.zeros(n_nodes, np.int32)
         tabu_kernel.link(
-            self.order, graph.machine, graph.instance.n_resources, self.position, self.machine_before, self.machine_after
+            self.order,
+            graph.machine,
+            graph.instance.n_resources,
+            self.position,
+            self.machine_before,
+            self.machine_after,
         )
         tabu_kernel.longest_heads(self.order, 0, graph.length, self.machine_before, self.head_end)
         tabu_kernel.longest_tails(self.order, len(order) - 1, graph.length, self.machine_after, self.tail)
@@ -298,7 +311,6 @@ class _Search:
             *self.tenure,
             self.graph.last,
             self.graph.length,
-            self.graph.machine,
             self.graph.slot,
             self.order,
             self.position,

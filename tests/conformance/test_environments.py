@@ -9,10 +9,14 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 from gymnasium.vector import AutoresetMode
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.evaluation import evaluate_policy as maskable_evaluate_policy
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecMonitor
 
 import orl
@@ -20,7 +24,7 @@ from orl import registry
 from orl.common.action_masks import mask_width, random_legal_actions
 from orl.common.batched_values import equal_trees, row
 from orl.common.errors import IllegalActionError
-from orl.common.illegal_actions import MaskWatch
+from orl.common.illegal_actions import MaskWatch, UnmaskedPolicyWarning
 from orl.common.vector_env_checker import check_vector_env
 
 IDS = [env.lazy_id for env in registry.environments()]
@@ -218,6 +222,26 @@ class TestBatch:
                 env.step(rng.integers(0, mask_width(env.single_action_space), 2))
         told = [w for w in caught if "action_masks" in str(w.message) or "action masks" in str(w.message)]
         assert len(told) == 1
+
+
+def test_stock_evaluators_on_a_masked_policy() -> None:
+    """The plain one warns; the maskable one and ours make no illegal action in 100 episodes."""
+    id = BATCHED[0]
+    venv = VecMonitor(orl.make_vec(id, 20, seed=0))
+    policy = "MultiInputPolicy" if isinstance(venv.observation_space, spaces.Dict) else "MlpPolicy"
+    model = MaskablePPO(policy, venv, n_steps=4, batch_size=40, seed=0, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnmaskedPolicyWarning)
+        maskable_evaluate_policy(model, venv, n_eval_episodes=100, deterministic=False)
+        table = orl.evaluate(model, id, n_episodes=5, deterministic=False)
+    assert table["illegal_actions"].eq(0).all()
+    assert table["checked"].all()
+    counting = VecMonitor(orl.make_vec(id, 4, seed=0, illegal="count"))
+    with pytest.warns(UserWarning, match="action masks|action_masks"):
+        evaluate_policy(model, counting, n_eval_episodes=4, deterministic=False)
+    single = gymnasium.make(id, illegal="count")
+    with pytest.warns(UserWarning, match="action masks|action_masks"):
+        evaluate_policy(model, single, n_eval_episodes=1, deterministic=False, warn=False)
 
 
 def test_the_watch_of_masked_envs_warns_once_and_only_when_masks_are_unread() -> None:

@@ -127,6 +127,11 @@ def test_each_violation_is_told(instance, answer, sentence):
     assert any(violation.startswith(sentence) for violation in verdict.violations), verdict.violations
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int64])
+def test_any_integer_type_is_checked(dtype):
+    assert SHOP.check(Schedule(np.array([0, 4, 0, 4], dtype), np.zeros(4, dtype))).feasible
+
+
 def test_deadlines_and_lags_are_checked():
     model = Model()
     a, b = model.interval("a", [Mode(2)]), model.interval("b", [Mode(2)], deadline=6)

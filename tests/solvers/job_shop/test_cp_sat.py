@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -170,10 +172,19 @@ def test_the_bound_never_exceeds_a_known_makespan():
 
 def test_a_deterministic_limit_gives_the_same_schedule_twice():
     instance = taillard_job_shop(10, 10, 31, 32)
-    solver = CpSat(deterministic_limit=0.3)
+    solver = CpSat(deterministic_limit=0.1)
     first, second = (solver.solve(instance, seed=3) for _ in range(2))
     assert (first.solution.start == second.solution.start).all()
     assert (first.objective, first.bound) == (second.objective, second.bound)
+
+
+def test_the_limit_may_be_cpu_seconds():
+    instance = taillard_job_shop(20, 20, 31, 32)
+    before = time.process_time()
+    result = CpSat(cpu_time=True).solve(instance, time_limit=2)
+    assert 1.5 < time.process_time() - before < 20
+    assert result.status == "feasible"
+    assert max(p.seconds for p in result.log) <= time.process_time() - before
 
 
 def test_ctrl_c_returns_the_best_so_far(monkeypatch):
@@ -219,7 +230,7 @@ def test_capacity_one_is_no_overlap():
                 model.interval(f"{j}.{k}", [Mode(int(durations[j, k]), {resources[machines[j, k]]: 2})], job=j)
                 for k in range(3)
             ]
-            for a, b in zip(ops, ops[1:], strict=False):
+            for a, b in itertools.pairwise(ops):
                 model.precedence(a, b)
         solver = CpSat(num_workers=1)
         assert solver.solve(model.compile()).objective == solver.solve(shop).objective

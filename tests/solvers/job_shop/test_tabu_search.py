@@ -1,4 +1,4 @@
-"""Tabu search: valid schedules, never worse than the start, acyclic moves, exact heads and tails, reproducible, anytime."""
+"""Tabu search: valid schedules, never worse than the start, exact heads and tails, reproducible, anytime."""
 
 from __future__ import annotations
 
