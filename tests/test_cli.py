@@ -212,7 +212,7 @@ def test_train_then_evaluate_on_other_sizes(tmp_path: Path) -> None:
 def test_evaluate_solvers_side_by_side(tmp_path: Path) -> None:
     table = tmp_path / "out.csv"
     run(
-        *("evaluate", "cp-sat,tabu-search", "job_shop", "--instances", "ft06", "--time-limit", "5"),
+        *("evaluate", "cp-sat,tabu-search", "job_shop", "--instances", "ft06", "--time-limit", "1"),
         *("--episodes", "2", "--csv", str(table)),
     )
     rows = list(csv.DictReader(table.read_text().splitlines()))

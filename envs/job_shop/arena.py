@@ -87,6 +87,7 @@ class Layout(NamedTuple):
     queue: int  # [N] scratch of the propagation
     queued: int  # [N] scratch
     latest: int  # [N] scratch of level 2
+    shown: int  # [L+1] what the window buffer shows: position of each line, least position; -1: to be written
 
 
 _LONGS = ("mandatory_energy", "root_load", "first_start")
@@ -203,9 +204,15 @@ class Arena:
     """Instances in K rows and states of B copies, in one layout that grows when a larger instance arrives."""
 
     def __init__(
-        self, instances: Sequence[ShopInstance], n_copies: int, n_slots: int, upper_bound: int | None = None
+        self,
+        instances: Sequence[ShopInstance],
+        n_copies: int,
+        n_lines: int,
+        max_modes: int,
+        upper_bound: int | None = None,
     ) -> None:
-        self.upper_bound, self.n_slots, self.n_copies = upper_bound, n_slots, n_copies
+        self.upper_bound, self.n_lines, self.n_copies = upper_bound, n_lines, n_copies
+        self.n_slots = n_slots = n_lines * max_modes
         self.instances = list(instances)
         self._arrays = [instance_arrays(instance, upper_bound) for instance in instances]
         self._sizes: dict[str, int] = {}
@@ -213,14 +220,15 @@ class Arena:
         self.mask = np.zeros((n_copies, n_slots + 1), np.bool_)
         self._lay_out()
 
-    def put(self, k: int, instance: ShopInstance) -> None:
-        """Replace row ``k``; the states of copies that play other rows are kept."""
+    def put(self, k: int, instance: ShopInstance) -> bool:
+        """Replace row ``k``, keeping the states of all copies; True when everything had to be laid out anew."""
         self.instances[k] = instance
         self._arrays[k] = instance_arrays(instance, self.upper_bound)
         if all(len(value) <= self._sizes[name] for name, value in self._arrays[k].items()):
             self._write(k)
-        else:
-            self._lay_out()
+            return False
+        self._lay_out()
+        return True
 
     def view(self, name: str, b: int, size: int) -> Ints:
         """The first ``size`` entries of a named state array of copy ``b``, writable."""
@@ -232,13 +240,14 @@ class Arena:
         arrays = {
             name: self.view(name, b, self._sizes[name]).copy()
             for name in _STATE
-            if name not in ("queue", "queued", "latest")
+            if name not in ("queue", "queued", "latest", "shown")
         }
         return arrays | {"clock": self.clock[b].copy(), "mask": self.mask[b].copy()}
 
     def restore(self, b: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
         """Write a snapshot into copy ``b``; arrays of another padding are cut or filled with zeros."""
         self.state[b] = 0
+        self.view("shown", b, self._sizes["shown"])[:] = -1
         for name, value in arrays.items():
             target = getattr(self, name)[b] if name in ("clock", "mask") else self.view(name, b, self._sizes[name])
             shared = min(len(target), len(value))
@@ -259,6 +268,7 @@ class Arena:
             "work": largest["root_work"],
             "job_end": largest["due"],
             "slot_start": self.n_slots,
+            "shown": self.n_lines + 1,
         }
         self._sizes = largest | sizes
         offsets = {"max_ops": n, "n_slots": self.n_slots}

@@ -152,6 +152,7 @@ class ShopBatch:
             propagation=settings.propagation,
             reward=REWARDS[settings.reward],
             max_modes=self.sizes.max_modes,
+            strict=int(settings.illegal == "raise"),
         )
         self.observation_space = observation.observation_space(
             settings.observation,
@@ -163,12 +164,21 @@ class ShopBatch:
         self.action_space = spaces.Discrete(self.n_slots + 1)
         first = self.source.draw(np.random.default_rng(0))[1] if self.source.random else None
         rows = self.source.fixed if first is None else [first] * n_copies
-        self.arena = Arena(rows, n_copies, self.n_slots, settings.upper_bound)
+        self.arena = Arena(rows, n_copies, self.sizes.lines, self.sizes.max_modes, settings.upper_bound)
         self.row = np.arange(n_copies) if self.source.random else np.zeros(n_copies, np.int64)
         self.buffers = observation.make_buffers(self.observation_space, n_copies)
+        if settings.observe_mask:
+            self.buffers["action_mask"] = self.arena.mask.view(np.int8)
+        if settings.observation == "window":
+            self._window = (
+                *(self.buffers[key] for key in observation.WINDOW_KEYS),
+                self.buffers.get("job_resource_mask", np.zeros((0, 0, 0), np.float32)),
+                settings.normalization == "scale",
+            )
         self.reward = np.zeros(n_copies)
         self.terminated = np.zeros(n_copies, np.bool_)
         self.everyone = np.ones(n_copies, np.bool_)
+        self._bind()
 
     # ---- transition --------------------------------------------------------------------------------------------
     def draw(self, b: int, rng: np.random.Generator) -> None:
@@ -183,12 +193,13 @@ class ShopBatch:
         """Write an instance into the bank row of copy ``b``; arrays grow when it is larger than all before."""
         if self.arena.instances[b] is not instance:
             self.sizes.require(instance, graph=self.settings.observation == "graph")
-            self.arena.put(b, instance)
+            if self.arena.put(b, instance):
+                self._bind()
 
     def reset(self, which: npt.NDArray[np.bool_]) -> None:
         """Put the marked copies at the root of their instances and write their observations."""
         a = self.arena
-        kernel.reset_batch(a.layout, a.ints, a.longs, self.row, a.state, a.clock, a.mask, self.config, which)
+        kernel.reset_batch(self.packed, a.ints, a.longs, self.row, a.state, a.clock, a.mask, which)
         self.terminated[which] = False
         dead = which & (a.clock[:, DEAD] != 0)
         if dead.any():
@@ -205,69 +216,47 @@ class ShopBatch:
 
     def step(self, actions: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
         """Step the active copies into ``reward``, ``terminated`` and the observation buffers."""
-        if self.settings.illegal == "raise":
-            self._require_legal(actions, active)
-        a = self.arena
-        kernel.step_batch(
-            a.layout,
-            a.ints,
-            a.longs,
-            a.floats,
-            self.row,
-            a.state,
-            a.clock,
-            a.mask,
-            self.config,
-            actions,
-            active,
-            self.reward,
-            self.terminated,
-        )
-        self.observe(active)
-
-    def _require_legal(self, actions: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
-        inside = (actions >= 0) & (actions <= self.n_slots)
-        legal = inside & self.arena.mask[np.arange(self.n_copies), np.where(inside, actions, 0)]
-        if (legal | ~active).all():
-            return
-        b = int(np.flatnonzero(active & ~legal)[0])
-        allowed = np.flatnonzero(self.arena.mask[b]).tolist()
-        shown = f"{allowed[:12]}{'...' if len(allowed) > 12 else ''}"
-        raise IllegalActionError(
-            f"action {int(actions[b])} of copy {b} is illegal now; legal: {shown} "
-            "(see action_masks(); illegal='remap' or 'count' replaces it by the lowest legal one)"
-        )
+        if self.settings.observation == "window":
+            illegal = observation.step_window(
+                *self._data, active, *self._window, actions, self.reward, self.terminated
+            )
+            if self.settings.normalization == "reference" and illegal < 0:
+                self._normalize_reference(active)
+        else:
+            illegal = kernel.step_batch(*self._data, actions, active, self.reward, self.terminated)
+            if illegal < 0:
+                self.observe(active)
+        if illegal >= 0:
+            allowed = np.flatnonzero(self.arena.mask[illegal]).tolist()
+            shown = f"{allowed[:12]}{'...' if len(allowed) > 12 else ''}"
+            raise IllegalActionError(
+                f"action {int(actions[illegal])} of copy {illegal} is illegal now; legal: {shown} "
+                "(see action_masks(); illegal='remap' or 'count' replaces it by the lowest legal one)"
+            )
 
     def observe(self, which: npt.NDArray[np.bool_]) -> None:
         """Write the observations of the marked copies into the buffers."""
-        a, out, settings = self.arena, self.buffers, self.settings
-        data = (a.layout, a.ints, a.longs, a.floats, self.row, a.state, a.clock, a.mask, self.config, which)
-        if settings.observation == "compact":
-            observation.write_compact(*data, out["slots"])
-        elif settings.observation == "graph":
-            observation.write_graph(*data, out["node_features"], out["edge_index"])
+        if self.settings.observation == "window":
+            observation.write_window(*self._data, which, *self._window)
+            if self.settings.normalization == "reference":
+                self._normalize_reference(which)
+        elif self.settings.observation == "compact":
+            observation.write_compact(*self._data, which, self.buffers["slots"])
         else:
-            observation.write_window(
-                *data,
-                out["interval_rep"],
-                out["index_interval"],
-                out["start_end_tokens"],
-                out["attention_interval_mask"],
-                out["next_machine"],
-                settings.normalization == "scale",
-            )
-            if settings.normalization == "reference":
-                for b in np.flatnonzero(which):
-                    duration = self.instance(b).min_duration
-                    out["interval_rep"][b] = observation.normalize_reference(
-                        out["interval_rep"][b], float(duration.mean()), float(duration.std()) + 1e-8
-                    )
-            if settings.observe_resource_mask:
-                observation.write_resource_mask(
-                    a.longs, self.row, a.mask, which, out["next_machine"], out["job_resource_mask"]
-                )
-        if settings.observe_mask:
-            out["action_mask"][which] = a.mask[which]
+            observation.write_graph(*self._data, which, self.buffers["node_features"], self.buffers["edge_index"])
+
+    def _normalize_reference(self, which: npt.NDArray[np.bool_]) -> None:
+        window = self.buffers["interval_rep"]
+        for b in np.flatnonzero(which):
+            duration = self.instance(b).min_duration
+            mean, deviation = float(duration.mean()), float(duration.std()) + 1e-8
+            window[b] = observation.normalize_reference(window[b], mean, deviation)
+
+    def _bind(self) -> None:
+        """Gather the arrays that every kernel call takes (again whenever the arena has been laid out anew)."""
+        a = self.arena
+        self.packed = np.array([*a.layout, *self.config], np.int64)
+        self._data = (self.packed, a.ints, a.longs, a.floats, self.row, a.state, a.clock, a.mask)
 
     # ---- views -------------------------------------------------------------------------------------------------
     def instance(self, b: int) -> ShopInstance:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from orl.common.protocols import IllegalActions
 from orl.envs.job_shop.arena import ILLEGAL
 from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState
-from orl.envs.job_shop.illegal_warning import MaskWatch
+from orl.common.illegal_actions import MaskWatch
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.observation import Normalization, ObservationKind
 
@@ -112,7 +112,8 @@ class JobShopEnv(gymnasium.Env[Any, int]):
         self.action_space = self.batch.action_space
         self.render_mode = render_mode
         self._actions = np.zeros(1, np.int64)
-        self._flat = not isinstance(self.observation_space, gymnasium.spaces.Dict)
+        self._dict = isinstance(self.observation_space, gymnasium.spaces.Dict)
+        self._keys = list(self.observation_space) if self._dict else ["slots"]  # type: ignore[call-overload]
         self._full = infos == "full"
         self._strict = illegal == "raise"
         self._watch = MaskWatch()
@@ -181,7 +182,5 @@ class JobShopEnv(gymnasium.Env[Any, int]):
         return gantt_rgb(self.instance, self.schedule())
 
     def _observation(self) -> Any:
-        if self._flat:
-            return self.batch.buffers["slots"][0].copy()
-        keys = self.observation_space.spaces  # type: ignore[attr-defined]
-        return {key: self.batch.buffers[key][0].copy() for key in keys}
+        chosen = {key: self.batch.buffers[key][0].copy() for key in self._keys}
+        return chosen if self._dict else chosen["slots"]

@@ -56,6 +56,7 @@ class Config(NamedTuple):
     propagation: int
     reward: int
     max_modes: int  # slots a line
+    strict: int = 0  # refuse illegal actions instead of replacing them
 
 
 @njit(cache=True, forceinline=True)
@@ -86,6 +87,7 @@ def _raise_end(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, 
 def _propagate(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, head: int, count: int) -> None:
     """Recompute the queued open operations and everything downstream until nothing changes (FIFO over a ring)."""
     n = L.max_ops
+    behind = head + count if head + count < n else head + count - n
     while count > 0:
         o = s[L.queue + head]
         head = head + 1 if head + 1 < n else 0
@@ -107,7 +109,8 @@ def _propagate(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, head: in
                     s[L.ready + x] = end + p[L.succ_lag + e]
                     if s[L.queued + x] == 0:
                         s[L.queued + x] = 1
-                        s[L.queue + (head + count) % n] = x
+                        s[L.queue + behind] = x
+                        behind = behind + 1 if behind + 1 < n else 0
                         count += 1
 
 
@@ -273,9 +276,9 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
             _tighten(L, p, longs, s, clock)
         _resource_bounds(L, p, longs, s, clock)
     n_slots = L.n_slots
-    mask[:] = False
     if clock[DEAD] != 0 or clock[N_FIXED] == longs[N_OPS]:
-        s[L.slot_start : L.slot_start + L.n_slots] = -1
+        s[L.slot_start : L.slot_start + n_slots] = -1
+        mask[:n_slots] = False
         mask[n_slots] = True
         clock[NEXT_EVENT] = INF
         latest = clock[NOW]
@@ -290,15 +293,18 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
         slot = line * c.max_modes
         for m in range(c.max_modes):
             s[L.slot_start + slot + m] = -1
+            mask[slot + m] = False
         at = p[L.line_ptr + line] + s[L.position + line]
         if at == p[L.line_ptr + line + 1]:
             continue
         o = p[L.line_op + at]
+        available = s[L.preds_left + o] == 0
         n_modes = p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]
         for m in range(n_modes):
             t = s[L.start + o] if n_modes == 1 else _earliest(L, p, longs, s, clock, o, p[L.mode_ptr + o] + m)
             s[L.slot_start + slot + m] = t
-            if s[L.preds_left + o] == 0:
+            mask[slot + m] = available
+            if available:
                 if t < now:
                     now, event = t, now
                 elif now < t < event:
@@ -306,47 +312,39 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
     clock[NOW], clock[NEXT_EVENT] = now, event
     if now > previous:
         clock[LAST_RESOURCE] = -1
-    n_legal = _mask_slots(L, p, longs, s, clock, mask, c, c.symmetry_breaking)
+    for slot in range(n_slots):
+        mask[slot] = mask[slot] and s[L.slot_start + slot] == now
     mask[n_slots] = c.noop != 0 and event < INF
-    if n_legal == 0 and not mask[n_slots]:
-        _mask_slots(L, p, longs, s, clock, mask, c, 0)
+    if c.symmetry_breaking != 0:
+        _hide_symmetric_slots(L, p, longs, s, clock, mask, c)
 
 
-@njit(cache=True, forceinline=True)
-def _mask_slots(
-    L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config, symmetry_breaking: int
-) -> int:
-    """Mark the slots whose operation can start now; returns their number.
-
-    With symmetry breaking, dispatches at one time on different resources come in index order, and of identical lines
-    at equal progress and equal start only the first may go.
-    """
+@njit(cache=True)
+def _hide_symmetric_slots(
+    L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config
+) -> None:
+    """Dispatches at one time on different resources come in index order, and of identical lines at equal progress
+    and equal start only the first may go; nothing is hidden where that would leave no action."""
     now, last = clock[NOW], clock[LAST_RESOURCE]
-    n_legal = 0
-    for line in range(longs[N_LINES]):
-        at = p[L.line_ptr + line] + s[L.position + line]
-        if at == p[L.line_ptr + line + 1] or s[L.preds_left + p[L.line_op + at]] > 0:
+    hidden = np.zeros(L.n_slots, np.bool_)
+    n_left = 1 if mask[L.n_slots] else 0
+    for slot in range(L.n_slots):
+        if not mask[slot]:
             continue
-        o = p[L.line_op + at]
-        for m in range(p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]):
-            slot = line * c.max_modes + m
-            if s[L.slot_start + slot] != now:
-                continue
-            if symmetry_breaking:
-                resource = p[L.primary + p[L.mode_ptr + o] + m]
-                if 0 <= resource < last:
-                    continue
-                other = p[L.twin + line]
-                while other >= 0:
-                    twin_slot = other * c.max_modes + m
-                    if s[L.position + other] == s[L.position + line] and s[L.slot_start + twin_slot] == now:
-                        break
-                    other = p[L.twin + other]
-                if other >= 0:
-                    continue
-            mask[slot] = True
-            n_legal += 1
-    return n_legal
+        line, m = slot // c.max_modes, slot % c.max_modes
+        o = p[L.line_op + p[L.line_ptr + line] + s[L.position + line]]
+        resource = p[L.primary + p[L.mode_ptr + o] + m]
+        hidden[slot] = 0 <= resource < last
+        other = p[L.twin + line]
+        while other >= 0 and not hidden[slot]:
+            same_progress = s[L.position + other] == s[L.position + line]
+            hidden[slot] = same_progress and s[L.slot_start + other * c.max_modes + m] == now
+            other = p[L.twin + other]
+        if not hidden[slot]:
+            n_left += 1
+    if n_left > 0:
+        for slot in range(L.n_slots):
+            mask[slot] = mask[slot] and not hidden[slot]
 
 
 @njit(cache=True, forceinline=True)
@@ -366,8 +364,10 @@ def reset_one(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Fla
     clock[:] = 0
     clock[LOWER_BOUND] = longs[ROOT_BOUND]
     clock[LAST_RESOURCE] = -1
+    mask[:] = False
     s[:] = 0
     s[L.slot_start : L.slot_start + L.n_slots] = -1
+    s[L.shown : L.shown + L.n_slots // c.max_modes + 1] = -1
     for r in range(longs[N_RESOURCES]):
         s[L.last_op + r] = -1
         clock[LOAD + r] = longs[L.root_load + r]
@@ -427,8 +427,16 @@ def legal_action(mask: Flags, action: int) -> int:
 
 
 @njit(cache=True)
+def unpack(packed: Longs) -> tuple[Layout, Config]:
+    """Layout and config from one int64 array: cheaper to hand from Python than a tuple of 50 integers."""
+    d = packed
+    L = Layout(d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10], d[11], d[12], d[13], d[14], d[15], d[16], d[17], d[18], d[19], d[20], d[21], d[22], d[23], d[24], d[25], d[26], d[27], d[28], d[29], d[30], d[31], d[32], d[33], d[34], d[35], d[36], d[37], d[38], d[39], d[40], d[41], d[42], d[43], d[44], d[45], d[46], d[47], d[48])
+    return L, Config(d[49], d[50], d[51], d[52], d[53], d[54])
+
+
+@njit(cache=True)
 def step_batch(
-    L: Layout,
+    packed: Longs,
     ints: Ints,
     longs: Longs,
     floats: Floats,
@@ -436,13 +444,15 @@ def step_batch(
     state: Ints,
     clock: Longs,
     mask: Flags,
-    c: Config,
     actions: Longs,
     active: Flags,
     reward: Floats,
     terminated: Flags,
-) -> None:
-    """Step every active copy; illegal actions are remapped and counted in ``clock[:, ILLEGAL]``.
+) -> int:
+    """Step every active copy; returns -1.
+
+    Illegal actions are replaced by the lowest legal one and counted in ``clock[:, ILLEGAL]``; with ``strict`` nothing
+    is stepped and the first copy whose action is illegal is returned.
 
     Args:
         ints, longs, floats: [K, ...] instance data; row: int64[B], the instance of each copy.
@@ -451,6 +461,11 @@ def step_batch(
         active: bool[B]; copies that are left alone get reward 0 and keep their ``terminated`` flag.
         reward, terminated: float64[B], bool[B], written.
     """
+    L, c = unpack(packed)
+    if c.strict != 0:
+        for b in range(len(actions)):
+            if active[b] and legal_action(mask[b], actions[b]) != actions[b]:
+                return b
     for b in range(len(actions)):
         reward[b] = 0.0
         if active[b]:
@@ -460,13 +475,15 @@ def step_batch(
                 clock[b, ILLEGAL] += 1
             reward[b] = step_one(L, ints[k], longs[k], floats[k], state[b], clock[b], mask[b], c, action)
             terminated[b] = finished(longs[k], clock[b])
+    return -1
 
 
 @njit(cache=True)
 def reset_batch(
-    L: Layout, ints: Ints, longs: Longs, row: Longs, state: Ints, clock: Longs, mask: Flags, c: Config, which: Flags
+    packed: Longs, ints: Ints, longs: Longs, row: Longs, state: Ints, clock: Longs, mask: Flags, which: Flags
 ) -> None:
     """Put the marked copies at their roots."""
+    L, c = unpack(packed)
     for b in range(len(row)):
         if which[b]:
             reset_one(L, ints[row[b]], longs[row[b]], state[b], clock[b], mask[b], c)

@@ -28,7 +28,7 @@ from orl.envs.job_shop.arena import (
     Layout,
     Longs,
 )
-from orl.envs.job_shop.kernel import Config
+from orl.envs.job_shop.kernel import Config, step_batch, unpack
 from orl.envs.job_shop.sizes import Sizes
 
 ObservationKind = Literal["window", "compact", "graph"]
@@ -49,6 +49,7 @@ COMPACT_FEATURES = (
 the load also by the operations per resource; remaining operations is a fraction of the longest line. ``wait`` is how
 long the operation has been ready, ``slack`` how far its path stays below the lower bound of the state."""
 
+WINDOW_KEYS = ("interval_rep", "index_interval", "start_end_tokens", "attention_interval_mask", "next_machine")
 NODE_FEATURES = ("fixed", "available", "start - now", "duration", "tail", "slack", "legal")
 
 
@@ -94,7 +95,7 @@ def make_buffers(space: spaces.Space, n_copies: int) -> dict[str, npt.NDArray[np
 
 @njit(cache=True)
 def write_window(
-    L: Layout,
+    packed: Longs,
     ints: Ints,
     longs_of: Longs,
     floats: Floats,
@@ -102,110 +103,151 @@ def write_window(
     state: Ints,
     clock_of: Longs,
     mask_of: Flags,
-    c: Config,
     which: Flags,
     interval_rep: npt.NDArray[np.float32],
     index_interval: npt.NDArray[np.float32],
     tokens: npt.NDArray[np.float32],
     padding: npt.NDArray[np.float32],
     next_machine: npt.NDArray[np.int64],
+    resource_mask: npt.NDArray[np.float32],
     relative: bool,
 ) -> None:
     """Window observation of the marked copies.
 
     Slot 0 of a line holds its last fixed operation, or the start token; then its next operations in order; then end
-    tokens, of which only the first is visible. ``relative=False`` writes absolute, unscaled times.
+    tokens, of which only the first is visible. ``relative=False`` writes absolute, unscaled times. Rows whose line
+    has not moved since the last call only get new times (``shown`` remembers). ``resource_mask`` may have length 0.
     """
-    width = interval_rep.shape[2]
+    L, c = unpack(packed)
     for b in range(len(row)):
         if not which[b]:
             continue
-        p, longs, s, clock, mask = ints[row[b]], longs_of[row[b]], state[b], clock_of[b], mask_of[b]
+        p, longs, s, clock = ints[row[b]], longs_of[row[b]], state[b], clock_of[b]
         n_lines = longs[N_LINES]
         now = clock[NOW] if relative else 0
         unit = 1.0 / floats[row[b], MEAN_DURATION] if relative else 1.0
-        least = s[L.position + 0]
+        least = s[L.position]
         for line in range(1, n_lines):
             least = min(least, s[L.position + line])
-        shift = 1 if least == 0 else 0
-        token_index = least - 1 + shift
-        next_machine[b, :] = longs[N_DECLARED]
-        for line in range(interval_rep.shape[1]):
-            w = 0
-            if line < n_lines:
-                first, last = p[L.line_ptr + line], p[L.line_ptr + line + 1]
-                position = s[L.position + line]
-                at = first + position - 1
-                if position == 0:
-                    for f in range(4):
-                        interval_rep[b, line, 0, f] = 0.0
-                    index_interval[b, line, 0] = token_index
-                    tokens[b, line, 0] = 1.0
-                    padding[b, line, 0] = 0.0
-                    w, at = 1, first
-                else:
-                    o = p[L.line_op + at]
-                while w < width and at < last:
-                    o = p[L.line_op + at]
-                    fixed = s[L.mode + o] >= 0
-                    q = p[L.mode_ptr + o] + s[L.mode + o] if fixed else -1
-                    duration = p[L.mode_duration + q] if fixed else p[L.min_duration + o]
-                    interval_rep[b, line, w, 0] = 1.0 if fixed else 0.0
-                    interval_rep[b, line, w, 1] = (s[L.start + o] - now) * unit
-                    interval_rep[b, line, w, 2] = duration * unit
-                    interval_rep[b, line, w, 3] = 1.0 if at == first + position else 0.0
-                    index_interval[b, line, w] = at - first + shift
-                    tokens[b, line, w] = 0.0
-                    padding[b, line, w] = 0.0
+        lines = interval_rep.shape[1]
+        stale = not relative or s[L.shown + lines] != least
+        s[L.shown + lines] = least
+        for line in range(lines):
+            position = s[L.position + line] if line < n_lines else 0
+            if stale or s[L.shown + line] != position:
+                s[L.shown + line] = position
+                _write_line(
+                    L,
+                    c,
+                    p,
+                    longs,
+                    s,
+                    line,
+                    least,
+                    now,
+                    unit,
+                    interval_rep[b, line],
+                    index_interval[b, line],
+                    tokens[b, line],
+                    padding[b, line],
+                    next_machine[b],
+                )
+            elif line < n_lines:
+                w = 1 if position == 0 else 0
+                at = p[L.line_ptr + line] + position - 1 + w
+                while w < interval_rep.shape[2] and at < p[L.line_ptr + line + 1]:
+                    interval_rep[b, line, w, 1] = (s[L.start + p[L.line_op + at]] - now) * unit
                     w += 1
                     at += 1
-                if position < last - first:
-                    o = p[L.line_op + first + position]
-                    for m in range(p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]):
-                        machine = p[L.primary + p[L.mode_ptr + o] + m]
-                        if machine >= 0:
-                            next_machine[b, line * c.max_modes + m] = machine
-            visible = line < n_lines
-            while w < width:
-                for f in range(4):
-                    interval_rep[b, line, w, f] = 0.0
-                index_interval[b, line, w] = token_index
-                tokens[b, line, w] = 2.0
-                padding[b, line, w] = 0.0 if visible else 1.0
-                visible = False
-                w += 1
+        if len(resource_mask) > 0:
+            _write_resource_mask(longs[N_DECLARED], mask_of[b], next_machine[b], resource_mask[b])
 
 
-@njit(cache=True)
-def write_resource_mask(
+@njit(cache=True, forceinline=True)
+def _write_line(
+    L: Layout,
+    c: Config,
+    p: Ints,
     longs: Longs,
-    row: Longs,
-    mask_of: Flags,
-    which: Flags,
+    s: Ints,
+    line: int,
+    least: int,
+    now: int,
+    unit: float,
+    interval_rep: npt.NDArray[np.float32],
+    index_interval: npt.NDArray[np.float32],
+    tokens: npt.NDArray[np.float32],
+    padding: npt.NDArray[np.float32],
     next_machine: npt.NDArray[np.int64],
-    out: npt.NDArray[np.float32],
+) -> None:
+    """All of one line's window row [W, ...] and its slots of ``next_machine``."""
+    width = len(tokens)
+    shift = 1 if least == 0 else 0
+    w, visible = 0, False
+    for m in range(c.max_modes):
+        next_machine[line * c.max_modes + m] = longs[N_DECLARED]
+    if line < longs[N_LINES]:
+        visible = True
+        first, last = p[L.line_ptr + line], p[L.line_ptr + line + 1]
+        position = s[L.position + line]
+        if position == 0:
+            interval_rep[0, :] = 0.0
+            index_interval[0] = least - 1 + shift
+            tokens[0] = 1.0
+            padding[0] = 0.0
+            w = 1
+        at = first + position - 1 + w
+        while w < width and at < last:
+            o = p[L.line_op + at]
+            fixed = s[L.mode + o] >= 0
+            duration = p[L.mode_duration + p[L.mode_ptr + o] + s[L.mode + o]] if fixed else p[L.min_duration + o]
+            interval_rep[w, 0] = 1.0 if fixed else 0.0
+            interval_rep[w, 1] = (s[L.start + o] - now) * unit
+            interval_rep[w, 2] = duration * unit
+            interval_rep[w, 3] = 1.0 if at == first + position else 0.0
+            index_interval[w] = at - first + shift
+            tokens[w] = 0.0
+            padding[w] = 0.0
+            w += 1
+            at += 1
+        if position < last - first:
+            o = p[L.line_op + first + position]
+            for m in range(p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]):
+                machine = p[L.primary + p[L.mode_ptr + o] + m]
+                if machine >= 0:
+                    next_machine[line * c.max_modes + m] = machine
+    while w < width:
+        interval_rep[w, :] = 0.0
+        index_interval[w] = least - 1 + shift
+        tokens[w] = 2.0
+        padding[w] = 0.0 if visible else 1.0
+        visible = False
+        w += 1
+
+
+@njit(cache=True, forceinline=True)
+def _write_resource_mask(
+    none: int, mask: Flags, next_machine: npt.NDArray[np.int64], out: npt.NDArray[np.float32]
 ) -> None:
     """Who competes with whom: identity, legal slots of one machine see each other and the no-op, last row the mask."""
-    n_slots = next_machine.shape[1]
-    for b in range(len(row)):
-        if not which[b]:
-            continue
-        free = longs[row[b], N_DECLARED]
-        out[b, :, :] = 0.0
-        for i in range(n_slots):
-            out[b, i, i] = 1.0
-            if mask_of[b, i] and next_machine[b, i] < free:
-                for j in range(n_slots):
-                    if mask_of[b, j] and next_machine[b, j] == next_machine[b, i]:
-                        out[b, i, j] = 1.0
-                out[b, i, n_slots] = mask_of[b, n_slots]
-        for j in range(n_slots + 1):
-            out[b, n_slots, j] = mask_of[b, j]
+    n_slots = len(next_machine)
+    out[:, :] = 0.0
+    for i in range(n_slots):
+        out[i, i] = 1.0
+        if mask[i] and next_machine[i] < none:
+            machine = next_machine[i]
+            out[i, n_slots] = mask[n_slots]
+            for j in range(i):
+                if next_machine[j] == machine and mask[j]:
+                    out[i, j] = 1.0
+                    out[j, i] = 1.0
+    for j in range(n_slots + 1):
+        out[n_slots, j] = mask[j]
 
 
 @njit(cache=True)
 def write_compact(
-    L: Layout,
+    packed: Longs,
     ints: Ints,
     longs_of: Longs,
     floats: Floats,
@@ -213,11 +255,11 @@ def write_compact(
     state: Ints,
     clock_of: Longs,
     mask_of: Flags,
-    c: Config,
     which: Flags,
     out: npt.NDArray[np.float32],
 ) -> None:
     """Compact observation [B, slots * 9] of the marked copies, see ``COMPACT_FEATURES``."""
+    L, c = unpack(packed)
     n_features = 9
     for b in range(len(row)):
         if not which[b]:
@@ -258,7 +300,7 @@ def write_compact(
 
 @njit(cache=True)
 def write_graph(
-    L: Layout,
+    packed: Longs,
     ints: Ints,
     longs_of: Longs,
     floats: Floats,
@@ -266,7 +308,6 @@ def write_graph(
     state: Ints,
     clock_of: Longs,
     mask_of: Flags,
-    c: Config,
     which: Flags,
     nodes: npt.NDArray[np.float32],
     edges: npt.NDArray[np.float32],
@@ -275,6 +316,7 @@ def write_graph(
 
     Unused columns of ``edges`` hold -1.
     """
+    L, c = unpack(packed)
     for b in range(len(row)):
         if not which[b]:
             continue
@@ -310,6 +352,53 @@ def write_graph(
                 for m in range(p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]):
                     if mask[line * c.max_modes + m]:
                         nodes[b, o, 6] = 1.0
+
+
+@njit(cache=True)
+def step_window(
+    packed: Longs,
+    ints: Ints,
+    longs: Longs,
+    floats: Floats,
+    row: Longs,
+    state: Ints,
+    clock: Longs,
+    mask: Flags,
+    active: Flags,
+    interval_rep: npt.NDArray[np.float32],
+    index_interval: npt.NDArray[np.float32],
+    tokens: npt.NDArray[np.float32],
+    padding: npt.NDArray[np.float32],
+    next_machine: npt.NDArray[np.int64],
+    resource_mask: npt.NDArray[np.float32],
+    relative: bool,
+    actions: Longs,
+    reward: Floats,
+    terminated: Flags,
+) -> int:
+    """:func:`step_batch`, then :func:`write_window`, in one call from Python."""
+    illegal = step_batch(packed, ints, longs, floats, row, state, clock, mask, actions, active, reward, terminated)
+    if illegal >= 0:
+        return illegal
+    write_window(
+        packed,
+        ints,
+        longs,
+        floats,
+        row,
+        state,
+        clock,
+        mask,
+        active,
+        interval_rep,
+        index_interval,
+        tokens,
+        padding,
+        next_machine,
+        resource_mask,
+        relative,
+    )
+    return -1
 
 
 def normalize_reference(

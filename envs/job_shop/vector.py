@@ -15,7 +15,7 @@ from orl.common.errors import InputError
 from orl.common.protocols import IllegalActions
 from orl.envs.job_shop.arena import ELAPSED, ILLEGAL
 from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState
-from orl.envs.job_shop.illegal_warning import MaskWatch
+from orl.common.illegal_actions import MaskWatch
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.observation import Normalization, ObservationKind
 
@@ -100,6 +100,8 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         self._over = np.zeros(num_envs, np.bool_)
         self._watch = MaskWatch()
         self._full = infos == "full"
+        self._dict = isinstance(self.single_observation_space, gymnasium.spaces.Dict)
+        self._keys = list(self.single_observation_space) if self._dict else ["slots"]  # type: ignore[call-overload]
 
     @property
     def instances(self) -> list[ShopInstance]:
@@ -223,31 +225,46 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
 
     def _finish(self, over: npt.NDArray[np.bool_], infos: dict[str, Any]) -> dict[str, Any]:
         """Report the copies that just ended and, in SAME_STEP mode, start their next episodes."""
-        for b in np.flatnonzero(over):
-            info = self.batch.terminal_info(b) if self.batch.terminated[b] else {}
-            if self.autoreset_mode == AutoresetMode.SAME_STEP:
-                if self._full:
-                    info = self.batch.step_info(b) | info
-                info = {"final_obs": self._single_observation(b), "final_info": info}
-            infos = self._add_info(infos, info, b)
-        if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            self._restart(over)
-            if self._full:
-                for b in np.flatnonzero(over):
-                    infos = self._add_info(infos, self.batch.step_info(b), b)
-        else:
+        final_info = self._terminal_infos(over & self.batch.terminated)
+        if self.autoreset_mode != AutoresetMode.SAME_STEP:
             self._over |= over
+            return infos | final_info
+        final_obs = np.full(self.num_envs, None, object)
+        for b in np.flatnonzero(over):
+            final_obs[b] = self._single_observation(b)
+            if self._full:
+                final_info = self._add_info(final_info, self.batch.step_info(b), b)
+        infos |= {"final_obs": final_obs, "_final_obs": over, "final_info": final_info, "_final_info": over}
+        self._restart(over)
+        if self._full:
+            for b in np.flatnonzero(over):
+                infos = self._add_info(infos, self.batch.step_info(b), b)
+        return infos
+
+    def _terminal_infos(self, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        """End-of-episode keys of the marked copies as arrays [N], each with its mask ``_key``."""
+        indices = np.flatnonzero(ended)
+        rows = [self.batch.terminal_info(b) for b in indices]
+        infos: dict[str, Any] = {}
+        for key in rows[0] if rows else ():
+            values = [row[key] for row in rows]
+            dtype = type(values[0]) if isinstance(values[0], (bool, int, float)) else object
+            infos[key] = np.zeros(self.num_envs, dtype) if dtype is not object else np.full(self.num_envs, None, object)
+            for b, value in zip(indices, values, strict=True):
+                infos[key][b] = value
+            infos[f"_{key}"] = ended
         return infos
 
     def _single_observation(self, b: int) -> Any:
-        buffers = self.batch.buffers
-        if isinstance(self.single_observation_space, gymnasium.spaces.Dict):
-            return {key: buffers[key][b].copy() for key in self.single_observation_space.spaces}
-        return buffers["slots"][b].copy()
+        chosen = {key: self.batch.buffers[key][b].copy() for key in self._keys}
+        return chosen if self._dict else chosen["slots"]
 
     def _observation(self) -> Any:
-        buffers = self.batch.buffers
-        if isinstance(self.single_observation_space, gymnasium.spaces.Dict):
-            chosen = {key: buffers[key] for key in self.single_observation_space.spaces}
-            return {key: value.copy() for key, value in chosen.items()} if self.copy else chosen
-        return buffers["slots"].copy() if self.copy else buffers["slots"]
+        """The batched observation: copies, or read-only views under ``copy=False``."""
+        if self.copy:
+            chosen = {key: self.batch.buffers[key].copy() for key in self._keys}
+        else:
+            chosen = {key: self.batch.buffers[key].view() for key in self._keys}
+            for array in chosen.values():
+                array.flags.writeable = False
+        return chosen if self._dict else chosen["slots"]

@@ -303,8 +303,8 @@ class DispatchingRule:
         if active:
             _require_machines(instance)
         begin = time.perf_counter()
-        arena = Arena([instance], 1, instance.n_lines * instance.max_modes)
-        config = kernel.Config(1, 0, 0, kernel.REWARD_MAKESPAN, instance.max_modes)
+        arena = Arena([instance], 1, instance.n_lines, instance.max_modes)
+        config = kernel.Config(1, 0, 0, kernel.REWARD_MAKESPAN, instance.max_modes, 0)
         run = play_active if active else play_rule
         a, index = arena, RULES.index(self.rule)
         data = (a.layout, a.ints[0], a.longs[0], a.floats[0], a.state[0], a.clock[0], a.mask[0], config)
