@@ -17,6 +17,7 @@ from orl.common.protocols import IllegalActions
 from orl.envs.job_shop import kernel, observation
 from orl.envs.job_shop.arena import DEAD, ELAPSED, ILLEGAL, LOWER_BOUND, N_FIXED, NEXT_EVENT, NOW, Arena
 from orl.envs.job_shop.instance import Schedule, ShopInstance
+from orl.envs.job_shop.observation import Normalization, ObservationKind
 from orl.envs.job_shop.sizes import Sizes
 
 Generator = Callable[[np.random.Generator], ShopInstance]
@@ -33,14 +34,14 @@ REWARDS = {
 class Settings:
     """Options of the MDP, with the meanings given in :class:`orl.envs.job_shop.env.JobShopEnv`."""
 
-    observation: observation.ObservationKind = "window"
+    observation: ObservationKind = "window"
     window: int = 5
     reward: Reward = "lower_bound"
     noop: bool = True
     symmetry_breaking: bool = False
     propagation: int = 0
     upper_bound: int | None = None
-    normalization: observation.Normalization = "scale"
+    normalization: Normalization = "scale"
     illegal: IllegalActions = "raise"
     observe_mask: bool = False
     observe_resource_mask: bool = False
@@ -85,7 +86,7 @@ class InstanceSource:
     """Where the instance of an episode comes from: fixed instances (drawn uniformly) and generators."""
 
     def __init__(self, instance: InstanceLike | Sequence[InstanceLike]) -> None:
-        items = list(instance) if isinstance(instance, (list, tuple)) else [instance]
+        items: list[Any] = list(instance) if isinstance(instance, (list, tuple)) else [instance]
         if not items:
             raise InputError("no instance given", field="instance", value=instance, expected="at least one")
         self.items: list[ShopInstance | Generator] = [_resolve(item) for item in items]
@@ -167,14 +168,6 @@ class ShopBatch:
         self.arena = Arena(rows, n_copies, self.sizes.lines, self.sizes.max_modes, settings.upper_bound)
         self.row = np.arange(n_copies) if self.source.random else np.zeros(n_copies, np.int64)
         self.buffers = observation.make_buffers(self.observation_space, n_copies)
-        if settings.observe_mask:
-            self.buffers["action_mask"] = self.arena.mask.view(np.int8)
-        if settings.observation == "window":
-            self._window = (
-                *(self.buffers[key] for key in observation.WINDOW_KEYS),
-                self.buffers.get("job_resource_mask", np.zeros((0, 0, 0), np.float32)),
-                settings.normalization == "scale",
-            )
         self.reward = np.zeros(n_copies)
         self.terminated = np.zeros(n_copies, np.bool_)
         self.everyone = np.ones(n_copies, np.bool_)
@@ -245,7 +238,7 @@ class ShopBatch:
 
     def _normalize_reference(self, which: npt.NDArray[np.bool_]) -> None:
         window = self.buffers["interval_rep"]
-        for b in np.flatnonzero(which):
+        for b in np.flatnonzero(which).tolist():
             duration = self.instance(b).min_duration
             mean, deviation = float(duration.mean()), float(duration.std()) + 1e-8
             window[b] = observation.normalize_reference(window[b], mean, deviation)
@@ -254,7 +247,29 @@ class ShopBatch:
         """Gather the arrays that every kernel call takes (again whenever the arena has been laid out anew)."""
         a = self.arena
         self.packed = np.array([*a.layout, *self.config], np.int64)
-        self._data = (self.packed, a.ints, a.longs, a.floats, self.row, a.state, a.clock, a.mask)
+        self._data: Any = (
+            self.packed,
+            a.ints,
+            a.longs,
+            a.floats,
+            self.row,
+            a.state,
+            a.clock,
+            a.mask,
+        )
+        if self.settings.observe_mask:
+            self.buffers["action_mask"] = a.mask.view(np.int8)
+        if self.settings.observation == "window":
+            self._window: Any = (
+                *(self.buffers[key] for key in observation.WINDOW_KEYS),
+                self.buffers.get("job_resource_mask", np.zeros((0, 0, 0), np.float32)),
+                self.settings.normalization == "scale",
+            )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copies and pickles of an env must see their own arrays, not views of the original's."""
+        self.__dict__.update(state)
+        self._bind()
 
     # ---- views -------------------------------------------------------------------------------------------------
     def instance(self, b: int) -> ShopInstance:

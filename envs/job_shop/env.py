@@ -9,21 +9,21 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
 from orl.envs.job_shop.arena import ILLEGAL
 from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState
-from orl.common.illegal_actions import MaskWatch
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.observation import Normalization, ObservationKind
 
 
-class JobShopEnv(gymnasium.Env[Any, int]):
+class JobShopEnv(gymnasium.Env[Any, np.int64]):
     """Build a schedule in time order: at each step start one operation that can start now, or wait.
 
     Registered as ``orl/JobShop-v0``, ``orl/FlowShop-v0``, ``orl/OpenShop-v0`` and ``orl/FlexibleJobShop-v0``.
 
-    **Action** ``Discrete(S + 1)``: slot ``line * max_modes + mode`` starts the next operation of that decision line (the
-    job; in open shops the operation itself) in that mode at the current time; the last action is the no-op, which
+    **Action** ``Discrete(S + 1)``: slot ``line * max_modes + mode`` starts the next operation of that decision line
+    (the job; in open shops the operation itself) in that mode at the current time; the last action is the no-op, which
     lets every available operation wait for the next event. ``action_masks()`` is bool[S + 1]; illegal actions follow
     ``illegal``, remapping to the lowest legal action. In a terminal state only the no-op is marked.
 
@@ -138,7 +138,7 @@ class JobShopEnv(gymnasium.Env[Any, int]):
         self._ready = True
         return self._observation(), self.batch.step_info(0) if self._full else {}
 
-    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int | np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Start an operation or wait; see the class for the returned values."""
         batch = self.batch
         if not self._ready or batch.terminated[0]:
@@ -172,7 +172,7 @@ class JobShopEnv(gymnasium.Env[Any, int]):
         self._ready = True
         return self._observation()
 
-    def render(self) -> npt.NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> npt.NDArray[np.uint8] | None:
         """The Gantt chart so far as uint8[H, W, 3] (``render_mode="rgb_array"``)."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() without a render mode: make the env with render_mode='rgb_array'.")

@@ -6,7 +6,7 @@ on padding or on other copies. Rows of padded lines are zero (window: marked as 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +87,7 @@ def observation_space(
     return spaces.Dict(boxes)
 
 
-def make_buffers(space: spaces.Space, n_copies: int) -> dict[str, npt.NDArray[np.generic]]:
+def make_buffers(space: spaces.Space, n_copies: int) -> dict[str, npt.NDArray[Any]]:
     """Zeroed buffers [B, ...] for each key of ``space`` (a lone Box is stored under ``slots``)."""
     boxes = space.spaces if isinstance(space, spaces.Dict) else {"slots": space}
     return {key: np.zeros((n_copies, *(box.shape or ())), box.dtype) for key, box in boxes.items()}

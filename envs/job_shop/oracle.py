@@ -60,9 +60,9 @@ class ShopOracle:
             raise ValueError(f"illegal action {action}")
         bound, before, duration = self.lower_bound, self.now, 0
         if action == len(self.mask) - 1:
-            for o in self._available():
-                if self.start[o] < self.next_event:
-                    self.floor[o] = self.next_event
+            for waiting in self._available():
+                if self.start[waiting] < self.next_event:
+                    self.floor[waiting] = self.next_event
             self.last_resource = -1
         else:
             line, m = divmod(action, self.max_modes)

@@ -12,10 +12,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from orl.common.errors import InputError
+from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
 from orl.envs.job_shop.arena import ELAPSED, ILLEGAL
 from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState
-from orl.common.illegal_actions import MaskWatch
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.observation import Normalization, ObservationKind
 
@@ -126,7 +126,7 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
             raise InputError("wrong number of seeds", field="seed", value=len(seeds), expected=str(self.num_envs))
         if not self._generators:
             self._generators = [gymnasium.utils.seeding.np_random()[0] for _ in range(self.num_envs)]
-        for b in np.flatnonzero(which):
+        for b in np.flatnonzero(which).tolist():
             single = seeds[b]
             if single is not None:
                 self._generators[b] = gymnasium.utils.seeding.np_random(single)[0]
@@ -134,7 +134,7 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         self._watch.reset()
         infos: dict[str, Any] = {}
         if self._full:
-            for b in np.flatnonzero(which):
+            for b in np.flatnonzero(which).tolist():
                 infos = self._add_info(infos, self.batch.step_info(b), b)
         return self._observation(), infos
 
@@ -195,7 +195,7 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
             self._generators = [gymnasium.utils.seeding.np_random()[0] for _ in range(self.num_envs)]
         return self._single_observation(i)
 
-    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One Gantt chart uint8[H, W, 3] a copy (``render_mode="rgb_array"``)."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() without a render mode: make the env with render_mode='rgb_array'.")
@@ -218,7 +218,7 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         return which
 
     def _restart(self, which: npt.NDArray[np.bool_]) -> None:
-        for b in np.flatnonzero(which):
+        for b in np.flatnonzero(which).tolist():
             self.batch.draw(b, self._generators[b])
         self.batch.reset(which)
         self._over[which] = False
@@ -230,20 +230,20 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
             self._over |= over
             return infos | final_info
         final_obs = np.full(self.num_envs, None, object)
-        for b in np.flatnonzero(over):
+        for b in np.flatnonzero(over).tolist():
             final_obs[b] = self._single_observation(b)
             if self._full:
                 final_info = self._add_info(final_info, self.batch.step_info(b), b)
         infos |= {"final_obs": final_obs, "_final_obs": over, "final_info": final_info, "_final_info": over}
         self._restart(over)
         if self._full:
-            for b in np.flatnonzero(over):
+            for b in np.flatnonzero(over).tolist():
                 infos = self._add_info(infos, self.batch.step_info(b), b)
         return infos
 
     def _terminal_infos(self, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
         """End-of-episode keys of the marked copies as arrays [N], each with its mask ``_key``."""
-        indices = np.flatnonzero(ended)
+        indices = np.flatnonzero(ended).tolist()
         rows = [self.batch.terminal_info(b) for b in indices]
         infos: dict[str, Any] = {}
         for key in rows[0] if rows else ():

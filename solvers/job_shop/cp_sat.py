@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -213,36 +214,32 @@ class _Prefix:
         fixed: npt.NDArray[np.bool_],
         floors: IntArray | int,
     ) -> _Prefix:
-        n = instance.n_ops
         if not isinstance(floors, np.ndarray):
-            floors = np.full(n, floors, np.int32)
-        for label, array, kinds in (
-            ("start", start, "iu"),
-            ("mode", mode, "iu"),
-            ("fixed", fixed, "b"),
-            ("floors", floors, "iu"),
-        ):
-            array = np.asarray(array)
-            if array.shape != (n,) or array.dtype.kind not in kinds:
-                found, expected = (
-                    f"{array.dtype}{list(array.shape)}",
-                    f"{n} {'booleans' if kinds == 'b' else 'integers'}",
-                )
-                raise InputError("wrong array", source=instance.name, field=label, value=found, expected=expected)
-        fixed = np.asarray(fixed, bool)
-        start = np.where(fixed, start, 0).astype(np.int64)
-        mode = np.where(fixed, mode, 0).astype(np.int64)
-        bad = np.flatnonzero((mode < 0) | (mode >= np.diff(instance.mode_ptr)) | (start < 0))
+            floors = np.full(instance.n_ops, floors, np.int32)
+        kept = _array(instance, "fixed", fixed, "b")
+        starts = np.where(kept, _array(instance, "start", start, "iu"), 0).astype(np.int64)
+        modes = np.where(kept, _array(instance, "mode", mode, "iu"), 0).astype(np.int64)
+        bad = np.flatnonzero((modes < 0) | (modes >= np.diff(instance.mode_ptr)) | (starts < 0))
         if len(bad):
-            where, value = f"operation {instance.op_names[bad[0]]!r}", (int(start[bad[0]]), int(mode[bad[0]]))
+            where, value = f"operation {instance.op_names[bad[0]]!r}", (int(starts[bad[0]]), int(modes[bad[0]]))
             raise InputError("bad start or mode", source=instance.name, field=where, value=value)
-        release = np.where(fixed, np.maximum(start, instance.release), np.maximum(instance.release, floors))
-        return cls(start, mode, fixed, release.astype(np.int32))
+        earliest = np.where(kept, starts, _array(instance, "floors", floors, "iu"))
+        return cls(starts, modes, kept, np.maximum(instance.release, earliest).astype(np.int32))
 
     def keeps(self, schedule: Schedule) -> bool:
         """True when ``schedule`` agrees with the fixed operations."""
         same = (schedule.start == self.start) & (schedule.mode == self.mode)
         return bool(same[self.fixed].all())
+
+
+def _array(instance: ShopInstance, label: str, array: npt.ArrayLike, kinds: str) -> npt.NDArray[Any]:
+    """``array`` if it has one entry an operation and a dtype of ``kinds``; else InputError."""
+    array = np.asarray(array)
+    if array.shape != (instance.n_ops,) or array.dtype.kind not in kinds:
+        found = f"{array.dtype}{list(array.shape)}"
+        expected = f"{instance.n_ops} {'booleans' if kinds == 'b' else 'integers'}"
+        raise InputError("wrong array", source=instance.name, field=label, value=found, expected=expected)
+    return array
 
 
 class _ShopModel:
@@ -311,7 +308,7 @@ class _ShopModel:
                 model.add_exactly_one(literals)
                 for literal, d in zip(literals, durations, strict=True):
                     self.interval.append(model.new_optional_fixed_size_interval_var(start, d, literal, name))
-                self.end.append(start + sum(d * literal for d, literal in zip(durations, literals, strict=True)))
+                self.end.append(start + cp_model.LinearExpr.weighted_sum(literals, durations))
                 self.chosen[o] = literals
                 if prefix is not None and prefix.fixed[o]:
                     model.add(literals[int(prefix.mode[o])] == 1)
@@ -358,7 +355,7 @@ class _ShopModel:
             )
             self.model.add(here <= there).only_enforce_if(before)
             self.model.add(here >= there + int(self.instance.mode_duration[k])).only_enforce_if(after)
-            choices = [before, after, inside]
+            choices: list[cp_model.LiteralT] = [before, after, inside]
             for mode in (q, k):
                 literal = self._presence(mode, int(owner[mode]))
                 if literal is not None:
@@ -401,7 +398,7 @@ class _ShopModel:
             release = np.full(instance.n_jobs, np.iinfo(np.int64).max)
             np.minimum.at(release, instance.job, self.priced.release.astype(np.int64))
             self.constant = -int(release.sum())
-            expression = sum(self.completion)
+            expression = cp_model.LinearExpr.sum(self.completion)
         else:
             for j in range(instance.n_jobs):
                 if instance.weight[j] > 0:
@@ -409,7 +406,8 @@ class _ShopModel:
                     tardiness = model.new_int_var(0, latest, f"tardiness of job {j}")
                     model.add(tardiness >= self.completion[j] - int(instance.due[j]))
                     self.tardiness[j] = tardiness
-            expression = sum(int(instance.weight[j]) * t for j, t in self.tardiness.items())
+            weights = [int(instance.weight[j]) for j in self.tardiness]
+            expression = cp_model.LinearExpr.weighted_sum(list(self.tardiness.values()), weights)
         model.add(expression >= low - self.constant)
         model.minimize(expression)
 

@@ -39,7 +39,7 @@ from numba import njit
 
 from orl.common.counter_noise_numba import uniform
 from orl.common.errors import InputError, UnknownNameError
-from orl.common.problem import Progress, SolveResult
+from orl.common.problem import Progress, SolveResult, Status
 from orl.envs.job_shop import kernel
 from orl.envs.job_shop.arena import (
     DEAD,
@@ -331,7 +331,7 @@ class DispatchingRule:
         seconds = time.perf_counter() - begin
         if best is None:
             return SolveResult("unknown", bound=bound, seconds=seconds)
-        status = "optimal" if value <= bound else "feasible"
+        status: Status = "optimal" if value <= bound else "feasible"
         return SolveResult(status, best, value, bound, seconds=seconds, log=tuple(log))
 
 

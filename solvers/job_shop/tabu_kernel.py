@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 ONE = np.uint64(1)
 NONE = np.uint64(0)
@@ -29,7 +28,7 @@ N_COUNTERS = 4
 
 
 @numba.njit(cache=True, nogil=True)
-def random_below(random_state: npt.NDArray[np.uint64], n: int) -> int:
+def random_below(random_state, n):
     """An integer in 0..n-1 (xorshift64*), n < 2**31."""
     x = random_state[0]
     x ^= x >> np.uint64(12)

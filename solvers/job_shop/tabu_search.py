@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orl.common.errors import InputError
-from orl.common.problem import Progress, SolveResult
+from orl.common.problem import Progress, SolveResult, Status
 from orl.envs.job_shop.builders import job_shop
 from orl.envs.job_shop.instance import NO_DEADLINE, Schedule, ShopInstance
 from orl.solvers.job_shop import tabu_kernel
@@ -125,7 +125,7 @@ class TabuSearch:
             interrupted = True
         schedule = graph.schedule(search.best_order)
         makespan = instance.objective_value(schedule.start + instance.mode_duration)
-        status = "optimal" if makespan == bound else "feasible"
+        status: Status = "optimal" if makespan == bound else "feasible"
         seconds = time.perf_counter() - started_wall
         result = SolveResult(status, schedule, float(makespan), float(bound), seconds=seconds, log=tuple(log))
         return TabuRun(result, search.iteration, interrupted)

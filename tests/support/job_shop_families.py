@@ -41,7 +41,7 @@ def weighted(rng: np.random.Generator) -> ShopInstance:
 
 
 def mixed(rng: np.random.Generator) -> ShopInstance:
-    """Everything at once: modes with several resources, lags, releases, a chain, loose operations, an exclusive group."""
+    """Everything at once: modes on several resources, lags, releases, chains, loose operations, an exclusive group."""
     m = Model("mixed")
     machines = [m.unary(f"M{r}") for r in range(3)]
     crew = m.cumulative("crew", 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from job_shop_families import FAMILIES
@@ -148,7 +150,7 @@ def test_capacity_one_equals_machine_and_one_mode_equals_job_shop() -> None:
     crews = [model.cumulative(f"c{r}", 1) for r in range(3)]
     for j in range(3):
         ops = [model.interval(f"{j}.{k}", [Mode(duration[j][k], {crews[machine[j][k]]: 1})], job=j) for k in range(3)]
-        for a, b in zip(ops, ops[1:], strict=False):
+        for a, b in itertools.pairwise(ops):
             model.precedence(a, b)
     batches = [root(x) for x in (plain, flexible, model.compile())]
     while not batches[0].terminated[0]:

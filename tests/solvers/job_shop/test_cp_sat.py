@@ -242,6 +242,11 @@ def test_bad_arguments_are_refused(kwargs):
         CpSat(**kwargs)
 
 
+def test_jobs_without_weight_cost_nothing():
+    shop = job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]], weight=[0, 0], objective="weighted_tardiness")
+    assert CpSat(num_workers=1).solve(shop).objective == 0
+
+
 def test_a_negative_time_limit_is_refused():
     with pytest.raises(InputError, match="time_limit"):
         CpSat().solve(library.load("ft06"), time_limit=-1)
