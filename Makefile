@@ -61,7 +61,8 @@ check: style $(TREE)  ## style, types, import rules and doctests
 	cd build/tree && $(ONE_THREAD) $(BIN)/python -m pytest -c ../../pyproject.toml --rootdir . -p no:cacheprovider \
 		--import-mode=prepend --doctest-modules orl
 
-docs: $(SETUP)  ## build the documentation into build/docs
+docs: $(SETUP)  ## build the documentation into build/docs; renew the README's table from its committed figures
+	$(BIN)/python docs/readme_table.py
 	$(ONE_THREAD) $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
 	@echo "Open build/docs/index.html"
 

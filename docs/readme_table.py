@@ -75,7 +75,9 @@ def fill(text: str, block: str) -> str:
     >>> print(fill("a\\n<!-- table:demo -->old<!-- /table:demo -->\\nb", "new"))
     a
     <!-- table:demo -->
+    <BLANKLINE>
     new
+    <BLANKLINE>
     <!-- /table:demo -->
     b
     """
@@ -83,7 +85,7 @@ def fill(text: str, block: str) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise SystemExit(f"{README.name} has no {BEGIN} ... {END}")
-    return f"{before}{begin}\n{block}\n{end}{after}"
+    return f"{before}{begin}\n\n{block}\n\n{end}{after}"
 
 
 def block(figures: Path) -> str:

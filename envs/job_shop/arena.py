@@ -24,8 +24,8 @@ INF = 2**30
 
 # ---- longs: constants of an instance, in front of its int64 arrays
 N_OPS, N_LINES, N_JOBS, N_RESOURCES, N_DECLARED, N_UNITS = range(6)
-OBJECTIVE, ROOT_BOUND, DEAD_VALUE, UPPER_BOUND, MAX_DURATION, LONGEST_LINE = range(6, 12)
-N_CONSTANTS = 12
+OBJECTIVE, ROOT_BOUND, DEAD_VALUE, UPPER_BOUND, MAX_DURATION, LONGEST_LINE, PLAIN = range(6, 13)
+N_CONSTANTS = 13
 # ---- floats
 MEAN_DURATION, SCALE = range(2)
 # ---- clock: scalars of a state, then the remaining load of each resource
@@ -81,12 +81,14 @@ class Layout(NamedTuple):
     unit_free: int  # [units] sorted within a resource
     last_op: int  # [R] operation started last, -1
     position: int  # [L] operations of the line already fixed
+    next_op: int  # [L] next operation of the line, -1 when it is finished
     work: int  # [L] remaining work of the line
     job_end: int  # [J] lower bound on the completion of the job
     slot_start: int  # [S] earliest start of the slot's operation and mode, -1: no operation left
     queue: int  # [N] scratch of the propagation
     queued: int  # [N] scratch
     latest: int  # [N] scratch of level 2
+    hidden: int  # [S] scratch of symmetry breaking
     shown: int  # [L+1] what the window buffer shows: position of each line, least position; -1: to be written
 
 
@@ -123,6 +125,7 @@ def instance_arrays(x: ShopInstance, upper_bound: int | None = None) -> dict[str
     constants[UPPER_BOUND] = INF if upper_bound is None else upper_bound
     constants[MAX_DURATION] = max(1, int(x.mode_duration.max()))
     constants[LONGEST_LINE] = int(np.diff(x.line_ptr).max())
+    constants[PLAIN] = x.max_modes == 1 and not _crossing_arcs(x)[0].any()
     return {
         "constants": constants,
         "floats": np.array([max(float(x.min_duration.mean()), 1e-9), max(1, bound)]),
@@ -163,6 +166,15 @@ def _pointer(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(counts)])
 
 
+def _crossing_arcs(x: ShopInstance) -> tuple[Flags, Ints, Ints]:
+    """Which arcs (in succ order) join two lines, and the lines at their ends."""
+    line_of = np.empty(x.n_ops, np.int32)
+    line_of[x.line_op] = np.repeat(np.arange(x.n_lines), np.diff(x.line_ptr))
+    source = line_of[np.repeat(np.arange(x.n_ops), np.diff(x.succ_ptr))]
+    target = line_of[x.succ_op]
+    return source != target, source, target
+
+
 def _usable_units(x: ShopInstance) -> npt.NDArray[np.int64]:
     """[R] capacity, clipped to what all users together could ever take."""
     most = np.zeros(x.n_resources, np.int64)
@@ -172,11 +184,8 @@ def _usable_units(x: ShopInstance) -> npt.NDArray[np.int64]:
 
 def _twins(x: ShopInstance) -> npt.NDArray[np.int32]:
     """[L] the nearest earlier line with the same modes, times, lags and weight and no arc to another line, else -1."""
-    line_of = np.empty(x.n_ops, np.int32)
-    line_of[x.line_op] = np.repeat(np.arange(x.n_lines), np.diff(x.line_ptr))
-    succ_from = np.repeat(np.arange(x.n_ops), np.diff(x.succ_ptr))
-    crossing = line_of[succ_from] != line_of[x.succ_op]
-    entangled = set(line_of[succ_from[crossing]].tolist()) | set(line_of[x.succ_op[crossing]].tolist())
+    crossing, source, target = _crossing_arcs(x)
+    entangled = {*source[crossing].tolist(), *target[crossing].tolist()}
     lines_of_job = np.bincount(x.job[x.line_op[x.line_ptr[:-1]]], minlength=x.n_jobs)
     twin = np.full(x.n_lines, -1, np.int32)
     seen: dict[tuple[bytes, ...], int] = {}
@@ -240,7 +249,7 @@ class Arena:
         arrays = {
             name: self.view(name, b, self._sizes[name]).copy()
             for name in _STATE
-            if name not in ("queue", "queued", "latest", "shown")
+            if name not in ("queue", "queued", "latest", "hidden", "shown")
         }
         return arrays | {"clock": self.clock[b].copy(), "mask": self.mask[b].copy()}
 
@@ -265,9 +274,11 @@ class Arena:
             "unit_free": max(units, old_sizes.get("unit_free", 0)),
             "last_op": resources,
             "position": largest["root_work"],
+            "next_op": largest["root_work"],
             "work": largest["root_work"],
             "job_end": largest["due"],
             "slot_start": self.n_slots,
+            "hidden": self.n_slots,
             "shown": self.n_lines + 1,
         }
         self._sizes = largest | sizes

@@ -210,11 +210,11 @@ class ShopBatch:
     def step(self, actions: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
         """Step the active copies into ``reward``, ``terminated`` and the observation buffers."""
         if self.settings.observation == "window":
-            illegal = observation.step_window(*self._data, active, *self._window, actions, self.reward, self.terminated)
+            illegal = observation.step_window(*self._data, active, *self._window, actions, self.reward, self.terminated)  # type: ignore[call-arg]
             if self.settings.normalization == "reference" and illegal < 0:
                 self._normalize_reference(active)
         else:
-            illegal = kernel.step_batch(*self._data, actions, active, self.reward, self.terminated)
+            illegal = kernel.step_batch(*self._data, actions, active, self.reward, self.terminated)  # type: ignore[call-arg]
             if illegal < 0:
                 self.observe(active)
         if illegal >= 0:
@@ -228,13 +228,13 @@ class ShopBatch:
     def observe(self, which: npt.NDArray[np.bool_]) -> None:
         """Write the observations of the marked copies into the buffers."""
         if self.settings.observation == "window":
-            observation.write_window(*self._data, which, *self._window)
+            observation.write_window(*self._data, which, *self._window)  # type: ignore[call-arg]
             if self.settings.normalization == "reference":
                 self._normalize_reference(which)
         elif self.settings.observation == "compact":
-            observation.write_compact(*self._data, which, self.buffers["slots"])
+            observation.write_compact(*self._data, which, self.buffers["slots"])  # type: ignore[call-arg]
         else:
-            observation.write_graph(*self._data, which, self.buffers["node_features"], self.buffers["edge_index"])
+            observation.write_graph(*self._data, which, self.buffers["node_features"], self.buffers["edge_index"])  # type: ignore[call-arg]
 
     def _normalize_reference(self, which: npt.NDArray[np.bool_]) -> None:
         window = self.buffers["interval_rep"]

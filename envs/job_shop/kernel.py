@@ -35,6 +35,7 @@ from orl.envs.job_shop.arena import (
     NEXT_EVENT,
     NOW,
     OBJECTIVE,
+    PLAIN,
     ROOT_BOUND,
     SCALE,
     UPPER_BOUND,
@@ -129,7 +130,7 @@ def _take_units(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, r: int,
 @njit(cache=True, forceinline=True)
 def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int, m: int) -> None:
     """Start the next operation of ``line`` in its mode m at ``now``."""
-    o = p[L.line_op + p[L.line_ptr + line] + s[L.position + line]]
+    o = s[L.next_op + line]
     q = p[L.mode_ptr + o] + m
     now = clock[NOW]
     duration = p[L.mode_duration + q]
@@ -138,6 +139,8 @@ def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int
     s[L.start + o] = now
     _raise_end(L, p, longs, s, clock, o, end)
     s[L.position + line] += 1
+    at = p[L.line_ptr + line] + s[L.position + line]
+    s[L.next_op + line] = p[L.line_op + at] if at < p[L.line_ptr + line + 1] else -1
     s[L.work + line] -= p[L.min_duration + o]
     clock[N_FIXED] += 1
     clock[LAST_RESOURCE] = -1 if duration == 0 else max(clock[LAST_RESOURCE], p[L.primary + q])
@@ -175,14 +178,12 @@ def _wait(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
     event = clock[NEXT_EVENT]
     count = 0
     for line in range(longs[N_LINES]):
-        at = p[L.line_ptr + line] + s[L.position + line]
-        if at < p[L.line_ptr + line + 1]:
-            o = p[L.line_op + at]
-            if s[L.preds_left + o] == 0 and s[L.start + o] < event:
-                s[L.floor + o] = event
-                s[L.queued + o] = 1
-                s[L.queue + count] = o
-                count += 1
+        o = s[L.next_op + line]
+        if o >= 0 and s[L.start + o] < event and s[L.preds_left + o] == 0:
+            s[L.floor + o] = event
+            s[L.queued + o] = 1
+            s[L.queue + count] = o
+            count += 1
     clock[LAST_RESOURCE] = -1
     _propagate(L, p, longs, s, clock, 0, count)
 
@@ -288,27 +289,10 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
         clock[NOW] = latest
         return
     previous = clock[NOW]
-    now, event = INF, INF
-    for line in range(longs[N_LINES]):
-        slot = line * c.max_modes
-        for m in range(c.max_modes):
-            s[L.slot_start + slot + m] = -1
-            mask[slot + m] = False
-        at = p[L.line_ptr + line] + s[L.position + line]
-        if at == p[L.line_ptr + line + 1]:
-            continue
-        o = p[L.line_op + at]
-        available = s[L.preds_left + o] == 0
-        n_modes = p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]
-        for m in range(n_modes):
-            t = s[L.start + o] if n_modes == 1 else _earliest(L, p, longs, s, clock, o, p[L.mode_ptr + o] + m)
-            s[L.slot_start + slot + m] = t
-            mask[slot + m] = available
-            if available:
-                if t < now:
-                    now, event = t, now
-                elif now < t < event:
-                    event = t
+    if longs[PLAIN] != 0 and c.max_modes == 1:
+        now, event = _scan_plain_lines(L, longs, s, mask)
+    else:
+        now, event = _scan_lines(L, p, longs, s, clock, mask, c)
     clock[NOW], clock[NEXT_EVENT] = now, event
     if now > previous:
         clock[LAST_RESOURCE] = -1
@@ -319,30 +303,69 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
         _hide_symmetric_slots(L, p, longs, s, clock, mask, c)
 
 
+@njit(cache=True, forceinline=True)
+def _scan_plain_lines(L: Layout, longs: Longs, s: Ints, mask: Flags) -> tuple[int, int]:
+    """:func:`_scan_lines` for single-mode operations without arcs between lines: every next operation is available."""
+    now, event = INF, INF
+    for line in range(longs[N_LINES]):
+        o = s[L.next_op + line]
+        t = s[L.start + o] if o >= 0 else -1
+        s[L.slot_start + line] = t
+        mask[line] = o >= 0
+        if o >= 0 and t != now:
+            event = min(event, max(now, t))
+            now = min(now, t)
+    return now, event
+
+
+@njit(cache=True, forceinline=True)
+def _scan_lines(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config) -> tuple[int, int]:
+    """Earliest starts of all slots; the two smallest distinct ones of the available slots, which get marked."""
+    now, event = INF, INF
+    for line in range(longs[N_LINES]):
+        slot = line * c.max_modes
+        for m in range(c.max_modes):
+            s[L.slot_start + slot + m] = -1
+            mask[slot + m] = False
+        o = s[L.next_op + line]
+        if o < 0:
+            continue
+        available = s[L.preds_left + o] == 0
+        n_modes = p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]
+        for m in range(n_modes):
+            t = s[L.start + o] if n_modes == 1 else _earliest(L, p, longs, s, clock, o, p[L.mode_ptr + o] + m)
+            s[L.slot_start + slot + m] = t
+            mask[slot + m] = available
+            if available and t != now:
+                event = min(event, max(now, t))
+                now = min(now, t)
+    return now, event
+
+
 @njit(cache=True)
 def _hide_symmetric_slots(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config) -> None:
     """Dispatches at one time on different resources come in index order, and of identical lines at equal progress
     and equal start only the first may go; nothing is hidden where that would leave no action."""
     now, last = clock[NOW], clock[LAST_RESOURCE]
-    hidden = np.zeros(L.n_slots, np.bool_)
     n_left = 1 if mask[L.n_slots] else 0
     for slot in range(L.n_slots):
         if not mask[slot]:
             continue
         line, m = slot // c.max_modes, slot % c.max_modes
-        o = p[L.line_op + p[L.line_ptr + line] + s[L.position + line]]
+        o = s[L.next_op + line]
         resource = p[L.primary + p[L.mode_ptr + o] + m]
-        hidden[slot] = 0 <= resource < last
+        hidden = 0 <= resource < last
         other = p[L.twin + line]
-        while other >= 0 and not hidden[slot]:
+        while other >= 0 and not hidden:
             same_progress = s[L.position + other] == s[L.position + line]
-            hidden[slot] = same_progress and s[L.slot_start + other * c.max_modes + m] == now
+            hidden = same_progress and s[L.slot_start + other * c.max_modes + m] == now
             other = p[L.twin + other]
-        if not hidden[slot]:
+        s[L.hidden + slot] = hidden
+        if not hidden:
             n_left += 1
     if n_left > 0:
         for slot in range(L.n_slots):
-            mask[slot] = mask[slot] and not hidden[slot]
+            mask[slot] = mask[slot] and s[L.hidden + slot] == 0
 
 
 @njit(cache=True, forceinline=True)
@@ -378,6 +401,7 @@ def reset_one(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Fla
         _raise_end(L, p, longs, s, clock, o, p[L.root_start + o] + p[L.min_duration + o])
     for line in range(longs[N_LINES]):
         s[L.work + line] = p[L.root_work + line]
+        s[L.next_op + line] = p[L.line_op + p[L.line_ptr + line]]
     _refresh(L, p, longs, s, clock, mask, c)
 
 
@@ -393,7 +417,7 @@ def step_one(
         _wait(L, p, longs, s, clock)
     else:
         line, m = action // c.max_modes, action % c.max_modes
-        o = p[L.line_op + p[L.line_ptr + line] + s[L.position + line]]
+        o = s[L.next_op + line]
         duration = p[L.mode_duration + p[L.mode_ptr + o] + m]
         _dispatch(L, p, longs, s, clock, line, m)
     _refresh(L, p, longs, s, clock, mask, c)
@@ -478,8 +502,10 @@ def unpack(packed: Longs) -> tuple[Layout, Config]:
         d[46],
         d[47],
         d[48],
+        d[49],
+        d[50],
     )
-    return L, Config(d[49], d[50], d[51], d[52], d[53], d[54])
+    return L, Config(d[51], d[52], d[53], d[54], d[55], d[56])
 
 
 @njit(cache=True)

@@ -49,7 +49,7 @@ class Row:
         status: ``optimal``, ``feasible``, ``infeasible`` or ``unknown``; without a solution to check, ``terminated`` or
             ``truncated``.
         checked: True: the instance accepts the solution; False: it does not; None: there was nothing to check.
-        violations: What the checker or the comparison of figures found, joined by ``; ``.
+        violations: What the checker or the comparison of figures found, joined by semicolons.
         illegal_actions: Actions of the episode that the mask forbade; None where there is no mask.
     """
 
