@@ -19,6 +19,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_output_stderr = "remove"  # progress bars and advice of other packages; errors still fail the build
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -33,7 +33,7 @@ ARMS = {
 FULL = [(name, arm, 60.0) for name in ("ft10", "ta01") for arm in ARMS]
 FULL += [(name, arm, 60.0) for name in ("ta11", "ta21", "ta31", "ta41", "ta51", "ta61", "ta71") for arm in ("default",)]
 FULL += [(name, "default", 10.0) for name in ("ft06", "ft20", "tai4_4_01", "dmu01", "dmu41", "dmu80")]
-QUICK = [("ft10", "default", 26.0), ("ta01", "default", 15.0), ("ta41", "default", 3.0), ("dmu41", "default", 3.0)]
+QUICK = [("ft10", "default", 35.0), ("ta01", "default", 12.0), ("ta41", "default", 2.0), ("dmu41", "default", 2.0)]
 
 
 def measure_run(name: str, arm: str, limit: float) -> dict[str, Any]:

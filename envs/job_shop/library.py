@@ -7,7 +7,7 @@ ta01-ta80        job shops, Taillard (1993)                               regene
 dmu01-dmu80      job shops, Demirkol, Mehta and Uzsoy (1998)              regenerated from published seeds
 tai4_4_01-10     open shops 4x4, Taillard (1993)                          regenerated from published seeds
 tai20_5_01-10    flow shops 20x5, Taillard (1993)                         regenerated from published seeds
-ft06, ft10, ft20 job shops, Fisher and Thompson (1963)                   in this package
+ft06, ft10, ft20 job shops, Fisher and Thompson (1963)                    in this package
 flex6x6_01       flexible job shop, 6 jobs of 6 operations                regenerated from a seed of this project
 la, abz, orb,    job shops, Lawrence (1984), Adams et al. (1988),         data file: ``ORL_DATA_DIR`` or
 swv, yn          Applegate and Cook (1991), Storer et al. (1992),         ``orl data fetch job_shop``
