@@ -279,8 +279,9 @@ class ShopBatch:
     def schedule(self, b: int) -> Schedule:
         """The schedule of copy ``b`` so far: start -1 and mode 0 where an operation has not been started."""
         n = self.instance(b).n_ops
-        start, mode = self.arena.view("start", b, n), self.arena.view("mode", b, n)
-        return Schedule(np.where(mode >= 0, start, -1).astype(np.int32), np.maximum(mode, 0))
+        start, mode = self.arena.view("start", b, n).copy(), self.arena.view("mode", b, n)
+        start[mode < 0] = -1
+        return Schedule(start, np.maximum(mode, 0))
 
     def terminal_info(self, b: int) -> dict[str, Any]:
         """End-of-episode keys of copy ``b``; ``pruned`` marks a dead end, whose objective is infinite."""

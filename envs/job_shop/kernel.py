@@ -448,64 +448,21 @@ def legal_action(mask: Flags, action: int) -> int:
     return -1
 
 
-@njit(cache=True)
-def unpack(packed: Longs) -> tuple[Layout, Config]:
-    """Layout and config from one int64 array: cheaper to hand from Python than a tuple of 50 integers."""
-    d = packed
-    L = Layout(
-        d[0],
-        d[1],
-        d[2],
-        d[3],
-        d[4],
-        d[5],
-        d[6],
-        d[7],
-        d[8],
-        d[9],
-        d[10],
-        d[11],
-        d[12],
-        d[13],
-        d[14],
-        d[15],
-        d[16],
-        d[17],
-        d[18],
-        d[19],
-        d[20],
-        d[21],
-        d[22],
-        d[23],
-        d[24],
-        d[25],
-        d[26],
-        d[27],
-        d[28],
-        d[29],
-        d[30],
-        d[31],
-        d[32],
-        d[33],
-        d[34],
-        d[35],
-        d[36],
-        d[37],
-        d[38],
-        d[39],
-        d[40],
-        d[41],
-        d[42],
-        d[43],
-        d[44],
-        d[45],
-        d[46],
-        d[47],
-        d[48],
-        d[49],
-        d[50],
+@njit(cache=True, forceinline=True)
+def unpack(d: Longs) -> tuple[Layout, Config]:
+    """Layout and config from one int64 array: cheaper to hand over from Python than a tuple of 57 integers.
+
+    Spelled out because numba builds a tuple from an array of variable length several times slower.
+    """
+    # fmt: off
+    layout = Layout(
+        d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10], d[11], d[12],
+        d[13], d[14], d[15], d[16], d[17], d[18], d[19], d[20], d[21], d[22], d[23], d[24], d[25],
+        d[26], d[27], d[28], d[29], d[30], d[31], d[32], d[33], d[34], d[35], d[36], d[37], d[38],
+        d[39], d[40], d[41], d[42], d[43], d[44], d[45], d[46], d[47], d[48], d[49], d[50],
     )
-    return L, Config(d[51], d[52], d[53], d[54], d[55], d[56])
+    # fmt: on
+    return layout, Config(d[51], d[52], d[53], d[54], d[55], d[56])
 
 
 @njit(cache=True)
