@@ -1,6 +1,7 @@
 """Our environments behind the shared worker loop: ``ours.py single`` or ``ours.py batch [COPIES]``.
 
-Both show what job-shop-cp-env shows in every step: the interval window, the action mask and the job-resource mask.
+The batch shows in every step what job-shop-cp-env shows: the interval window, the action mask and the resource mask.
+The single env has its default observation, the window; the mask comes from ``action_masks()``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Single(MaskedEnvironment):
     def load(self, machines: npt.NDArray[np.int64], durations: npt.NDArray[np.int64]) -> None:
         self.instance = job_shop(machines, durations, name="loaded")
         self.env = gymnasium.make(
-            "orl:orl/JobShop-v0", instance=self.instance, illegal="raise", disable_env_checker=True, **SHOWN
+            "orl:orl/JobShop-v0", instance=self.instance, illegal="raise", disable_env_checker=True
         )
         self.masks = self.env.get_wrapper_attr("action_masks")
 

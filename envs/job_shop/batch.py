@@ -169,7 +169,7 @@ class ShopBatch:
         self.row = np.arange(n_copies) if self.source.random else np.zeros(n_copies, np.int64)
         self.buffers = observation.make_buffers(self.observation_space, n_copies)
         self.reward = np.zeros(n_copies)
-        self.terminated = np.zeros(n_copies, np.bool_)
+        self.terminated = np.ones(n_copies, np.bool_)  # no episode runs before reset
         self.everyone = np.ones(n_copies, np.bool_)
         self._bind()
 
@@ -209,9 +209,9 @@ class ShopBatch:
 
     def step(self, actions: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
         """Step the active copies into ``reward``, ``terminated`` and the observation buffers."""
-        if self.settings.observation == "window":
+        if self._window is not None:
             illegal = observation.step_window(*self._data, active, *self._window, actions, self.reward, self.terminated)  # type: ignore[call-arg]
-            if self.settings.normalization == "reference" and illegal < 0:
+            if self._reference and illegal < 0:
                 self._normalize_reference(active)
         else:
             illegal = kernel.step_batch(*self._data, actions, active, self.reward, self.terminated)  # type: ignore[call-arg]
@@ -227,9 +227,9 @@ class ShopBatch:
 
     def observe(self, which: npt.NDArray[np.bool_]) -> None:
         """Write the observations of the marked copies into the buffers."""
-        if self.settings.observation == "window":
+        if self._window is not None:
             observation.write_window(*self._data, which, *self._window)  # type: ignore[call-arg]
-            if self.settings.normalization == "reference":
+            if self._reference:
                 self._normalize_reference(which)
         elif self.settings.observation == "compact":
             observation.write_compact(*self._data, which, self.buffers["slots"])  # type: ignore[call-arg]
@@ -259,12 +259,15 @@ class ShopBatch:
         )
         if self.settings.observe_mask:
             self.buffers["action_mask"] = a.mask.view(np.int8)
+        self._window: Any = None
+        self._reference = self.settings.normalization == "reference"
         if self.settings.observation == "window":
-            self._window: Any = (
+            self._window = (
                 *(self.buffers[key] for key in observation.WINDOW_KEYS),
                 self.buffers.get("job_resource_mask", np.zeros((0, 0, 0), np.float32)),
-                self.settings.normalization == "scale",
+                not self._reference,
             )
+        self.keys = list(self.observation_space) if isinstance(self.observation_space, spaces.Dict) else ["slots"]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Copies and pickles of an env must see their own arrays, not views of the original's."""

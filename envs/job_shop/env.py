@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import gymnasium
@@ -113,11 +114,9 @@ class JobShopEnv(gymnasium.Env[Any, np.int64]):
         self.render_mode = render_mode
         self._actions = np.zeros(1, np.int64)
         self._dict = isinstance(self.observation_space, gymnasium.spaces.Dict)
-        self._keys = list(self.observation_space) if self._dict else ["slots"]  # type: ignore[call-overload]
         self._full = infos == "full"
         self._strict = illegal == "raise"
         self._watch = MaskWatch()
-        self._ready = False
 
     @property
     def instance(self) -> ShopInstance:
@@ -135,13 +134,12 @@ class JobShopEnv(gymnasium.Env[Any, np.int64]):
         self.batch.draw(0, self.np_random)
         self.batch.reset(self.batch.everyone)
         self._watch.reset()
-        self._ready = True
         return self._observation(), self.batch.step_info(0) if self._full else {}
 
     def step(self, action: int | np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Start an operation or wait; see the class for the returned values."""
         batch = self.batch
-        if not self._ready or batch.terminated[0]:
+        if batch.terminated[0]:
             raise gymnasium.error.ResetNeeded("call reset() before step(): no episode is running")
         self._actions[0] = action
         batch.step(self._actions, batch.everyone)
@@ -169,7 +167,6 @@ class JobShopEnv(gymnasium.Env[Any, np.int64]):
     def set_state(self, state: ShopState) -> Any:
         """Restore a snapshot and return its observation."""
         self.batch.set_state(0, state)
-        self._ready = True
         return self._observation()
 
     def render(self) -> npt.NDArray[np.uint8] | None:
@@ -182,5 +179,14 @@ class JobShopEnv(gymnasium.Env[Any, np.int64]):
         return gantt_rgb(self.instance, self.schedule())
 
     def _observation(self) -> Any:
-        chosen = {key: self.batch.buffers[key][0].copy() for key in self._keys}
+        chosen = {key: buffer.copy() for key, buffer in self._views.items()}
         return chosen if self._dict else chosen["slots"]
+
+    @cached_property
+    def _views(self) -> dict[str, npt.NDArray[Any]]:
+        """The first (only) row of every observation buffer."""
+        return {key: self.batch.buffers[key][0] for key in self.batch.keys}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Views are left out: a copy must look at its own buffers."""
+        return {key: value for key, value in self.__dict__.items() if key != "_views"}

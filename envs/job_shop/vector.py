@@ -101,7 +101,6 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         self._watch = MaskWatch()
         self._full = infos == "full"
         self._dict = isinstance(self.single_observation_space, gymnasium.spaces.Dict)
-        self._keys = list(self.single_observation_space) if self._dict else ["slots"]  # type: ignore[call-overload]
 
     @property
     def instances(self) -> list[ShopInstance]:
@@ -256,15 +255,15 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         return infos
 
     def _single_observation(self, b: int) -> Any:
-        chosen = {key: self.batch.buffers[key][b].copy() for key in self._keys}
+        chosen = {key: self.batch.buffers[key][b].copy() for key in self.batch.keys}
         return chosen if self._dict else chosen["slots"]
 
     def _observation(self) -> Any:
         """The batched observation: copies, or read-only views under ``copy=False``."""
         if self.copy:
-            chosen = {key: self.batch.buffers[key].copy() for key in self._keys}
+            chosen = {key: self.batch.buffers[key].copy() for key in self.batch.keys}
         else:
-            chosen = {key: self.batch.buffers[key].view() for key in self._keys}
+            chosen = {key: self.batch.buffers[key].view() for key in self.batch.keys}
             for array in chosen.values():
                 array.flags.writeable = False
         return chosen if self._dict else chosen["slots"]
