@@ -165,6 +165,8 @@ class ShopBatch:
         self.action_space = spaces.Discrete(self.n_slots + 1)
         first = self.source.draw(np.random.default_rng(0))[1] if self.source.random else None
         rows = self.source.fixed if first is None else [first] * n_copies
+        for row in rows:
+            self._require_makespan(row)
         self.arena = Arena(rows, n_copies, self.sizes.lines, self.sizes.max_modes, settings.upper_bound)
         self.row = np.arange(n_copies) if self.source.random else np.zeros(n_copies, np.int64)
         self.buffers = observation.make_buffers(self.observation_space, n_copies)
@@ -185,9 +187,20 @@ class ShopBatch:
     def _put(self, b: int, instance: ShopInstance) -> None:
         """Write an instance into the bank row of copy ``b``; arrays grow when it is larger than all before."""
         if self.arena.instances[b] is not instance:
+            self._require_makespan(instance)
             self.sizes.require(instance, graph=self.settings.observation == "graph")
             if self.arena.put(b, instance):
                 self._bind()
+
+    def _require_makespan(self, instance: ShopInstance) -> None:
+        if self.settings.propagation == 2 and instance.objective != "makespan":
+            raise InputError(
+                "propagation level 2 prunes by the makespan",
+                source=instance.name,
+                field="propagation",
+                value=2,
+                expected=f"0 or 1 for the objective {instance.objective!r}",
+            )
 
     def reset(self, which: npt.NDArray[np.bool_]) -> None:
         """Put the marked copies at the root of their instances and write their observations."""

@@ -84,12 +84,16 @@ def test_wheel_names_the_orl_command(wheel: zipfile.ZipFile) -> None:
     assert "orl = orl.cli:main" in wheel.read(entry_points).decode()
 
 
-def test_the_unpacked_wheel_imports_outside_the_repository(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+def test_the_unpacked_wheel_plays_an_episode_step_outside_the_repository(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path / "site")
     script = (
-        "import orl, orl.envs.job_shop.instance, orl.solvers.job_shop, gymnasium\n"
+        "import gymnasium\n"
+        "env = gymnasium.make('orl:orl/JobShop-v0')\n"
+        "observation, _ = env.reset(seed=0)\n"
+        "observation, reward, terminated, truncated, _ = env.step(0)\n"
+        "assert env.observation_space.contains(observation) and not terminated\n"
+        "import orl, orl.envs.job_shop.instance, orl.solvers.job_shop\n"
         "print(orl.__file__, orl.envs.job_shop.instance.__file__, orl.solvers.job_shop.__file__, sep='\\n')\n"
-        "gymnasium.spec('orl/JobShop-v0')\n"
     )
     # -P keeps the working directory out; PYTHONPATH stands before the editable install of the checkout.
     result = subprocess.run(

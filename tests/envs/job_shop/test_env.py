@@ -290,6 +290,9 @@ def test_bad_arguments_are_named() -> None:
             env.reset()
     with pytest.raises(gymnasium.error.ResetNeeded):
         JobShopEnv("ft06").step(0)
+    flow = builders.job_shop([[0]], [[3]], objective="total_flow")
+    with pytest.raises(InputError, match="propagation"):
+        JobShopEnv(flow, propagation=2, upper_bound=9)
     with pytest.raises(InputError, match="better than the upper bound"):
         JobShopEnv("ft06", propagation=2, upper_bound=40).reset()
 
