@@ -25,12 +25,22 @@ INF = 2**30
 # ---- longs: constants of an instance, in front of its int64 arrays
 N_OPS, N_LINES, N_JOBS, N_RESOURCES, N_DECLARED, N_UNITS = range(6)
 OBJECTIVE, ROOT_BOUND, DEAD_VALUE, UPPER_BOUND, MAX_DURATION, LONGEST_LINE, PLAIN = range(6, 13)
-N_CONSTANTS = 13
+N_CONSTANTS = 13  # PLAIN: one mode and at most one successor an operation, machines only, no arcs between lines
 # ---- floats
 MEAN_DURATION, SCALE = range(2)
 # ---- clock: scalars of a state, then the remaining load of each resource
 NOW, NEXT_EVENT, N_FIXED, LOWER_BOUND, LAST_RESOURCE, DEAD, ELAPSED, ILLEGAL = range(8)
 LOAD = 8
+# ---- record of an operation in a state; one record lies in one cache line, which random access is bound by
+START = 0  # start of a fixed operation, earliest start of an open one
+END = 1  # end, or earliest end over modes
+READY = 2  # release and predecessors
+FLOOR = 3  # posted by no-ops (and by level-2 propagation)
+MODE = 4  # chosen mode, -1 while open
+PREDS_LEFT = 5  # open predecessors
+RESOURCE_PRED = 6  # operation started before it on its first resource, -1
+QUEUED = 7  # scratch of the propagation
+OP = 8
 
 
 class Layout(NamedTuple):
@@ -71,13 +81,7 @@ class Layout(NamedTuple):
     root_load: int  # [R] sum over modes of duration x demand
     first_start: int  # [J] earliest release of a job's operations
     # int32 arrays of a state
-    start: int  # [N] start of a fixed operation, earliest start of an open one
-    end: int  # [N] end, or earliest end over modes
-    ready: int  # [N] release and predecessors
-    floor: int  # [N] posted by no-ops (and by level-2 propagation)
-    mode: int  # [N] chosen mode, -1 while open
-    preds_left: int  # [N] open predecessors
-    resource_pred: int  # [N] operation started before it on its first resource, -1
+    ops: int  # [N, OP] one record an operation, see the columns START..QUEUED
     unit_free: int  # [units] sorted within a resource
     last_op: int  # [R] operation started last, -1
     position: int  # [L] operations of the line already fixed
@@ -86,14 +90,14 @@ class Layout(NamedTuple):
     job_end: int  # [J] lower bound on the completion of the job
     slot_start: int  # [S] earliest start of the slot's operation and mode, -1: no operation left
     queue: int  # [N] scratch of the propagation
-    queued: int  # [N] scratch
     latest: int  # [N] scratch of level 2
     hidden: int  # [S] scratch of symmetry breaking
     shown: int  # [L+1] what the window buffer shows: position of each line, least position; -1: to be written
 
 
 _LONGS = ("mandatory_energy", "root_load", "first_start")
-_STATE = Layout._fields[Layout._fields.index("start") :]
+_STATE = Layout._fields[Layout._fields.index("ops") :]
+_SCRATCH = ("queue", "latest", "hidden", "shown")
 _INTS = Layout._fields[2 : Layout._fields.index("mandatory_energy")]
 
 
@@ -125,7 +129,8 @@ def instance_arrays(x: ShopInstance, upper_bound: int | None = None) -> dict[str
     constants[UPPER_BOUND] = INF if upper_bound is None else upper_bound
     constants[MAX_DURATION] = max(1, int(x.mode_duration.max()))
     constants[LONGEST_LINE] = int(np.diff(x.line_ptr).max())
-    constants[PLAIN] = x.max_modes == 1 and not _crossing_arcs(x)[0].any()
+    single = x.max_modes == 1 and bool((np.diff(x.succ_ptr) <= 1).all()) and bool((np.diff(unit_ptr) == 1).all())
+    constants[PLAIN] = single and not _crossing_arcs(x)[0].any()
     return {
         "constants": constants,
         "floats": np.array([max(float(x.min_duration.mean()), 1e-9), max(1, bound)]),
@@ -227,6 +232,7 @@ class Arena:
         self._sizes: dict[str, int] = {}
         self.state, self.clock = np.zeros((n_copies, 0), np.int32), np.zeros((n_copies, 0), np.int64)
         self.mask = np.zeros((n_copies, n_slots + 1), np.bool_)
+        self.row = np.zeros(n_copies, np.int64)  # the instance that each copy plays
         self._lay_out()
 
     def put(self, k: int, instance: ShopInstance) -> bool:
@@ -239,6 +245,11 @@ class Arena:
         self._lay_out()
         return True
 
+    def operations(self, b: int, column: int) -> Ints:
+        """A column of the operation records of copy ``b``: int32[number of operations], writable."""
+        n = self.longs[self.row[b], N_OPS]
+        return self.state[b, self.layout.ops : self.layout.ops + n * OP].reshape(n, OP)[:, column]
+
     def view(self, name: str, b: int, size: int) -> Ints:
         """The first ``size`` entries of a named state array of copy ``b``, writable."""
         offset = getattr(self.layout, name)
@@ -246,11 +257,7 @@ class Arena:
 
     def snapshot(self, b: int) -> dict[str, npt.NDArray[Any]]:
         """Copies of the named state arrays of copy ``b`` (scratch left out), and its clock and mask."""
-        arrays = {
-            name: self.view(name, b, self._sizes[name]).copy()
-            for name in _STATE
-            if name not in ("queue", "queued", "latest", "hidden", "shown")
-        }
+        arrays = {name: self.view(name, b, self._sizes[name]).copy() for name in _STATE if name not in _SCRATCH}
         return arrays | {"clock": self.clock[b].copy(), "mask": self.mask[b].copy()}
 
     def restore(self, b: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
@@ -271,6 +278,7 @@ class Arena:
         n, resources = largest["pred_count"], largest["root_load"]
         units = max(int(a["constants"][N_UNITS]) for a in self._arrays)
         sizes = dict.fromkeys(_STATE, n) | {
+            "ops": n * OP,
             "unit_free": max(units, old_sizes.get("unit_free", 0)),
             "last_op": resources,
             "position": largest["root_work"],

@@ -15,7 +15,19 @@ from orl.common.errors import IllegalActionError, InputError
 from orl.common.problem import relative_gap
 from orl.common.protocols import IllegalActions
 from orl.envs.job_shop import kernel, observation
-from orl.envs.job_shop.arena import DEAD, ELAPSED, ILLEGAL, LOWER_BOUND, N_FIXED, NEXT_EVENT, NOW, Arena
+from orl.envs.job_shop.arena import (
+    DEAD,
+    ELAPSED,
+    END,
+    ILLEGAL,
+    LOWER_BOUND,
+    MODE,
+    N_FIXED,
+    NEXT_EVENT,
+    NOW,
+    START,
+    Arena,
+)
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.observation import Normalization, ObservationKind
 from orl.envs.job_shop.sizes import Sizes
@@ -168,7 +180,8 @@ class ShopBatch:
         for row in rows:
             self._require_makespan(row)
         self.arena = Arena(rows, n_copies, self.sizes.lines, self.sizes.max_modes, settings.upper_bound)
-        self.row = np.arange(n_copies) if self.source.random else np.zeros(n_copies, np.int64)
+        if self.source.random:
+            self.arena.row[:] = np.arange(n_copies)
         self.buffers = observation.make_buffers(self.observation_space, n_copies)
         self.reward = np.zeros(n_copies)
         self.terminated = np.ones(n_copies, np.bool_)  # no episode runs before reset
@@ -182,7 +195,7 @@ class ShopBatch:
         if self.source.random:
             self._put(b, instance)
         else:
-            self.row[b] = index
+            self.arena.row[b] = index
 
     def _put(self, b: int, instance: ShopInstance) -> None:
         """Write an instance into the bank row of copy ``b``; arrays grow when it is larger than all before."""
@@ -205,7 +218,7 @@ class ShopBatch:
     def reset(self, which: npt.NDArray[np.bool_]) -> None:
         """Put the marked copies at the root of their instances and write their observations."""
         a = self.arena
-        kernel.reset_batch(self.packed, a.ints, a.longs, self.row, a.state, a.clock, a.mask, which)
+        kernel.reset_batch(self.packed, a.ints, a.longs, a.row, a.state, a.clock, a.mask, which)
         self.terminated[which] = False
         dead = which & (a.clock[:, DEAD] != 0)
         if dead.any():
@@ -265,7 +278,7 @@ class ShopBatch:
             a.ints,
             a.longs,
             a.floats,
-            self.row,
+            a.row,
             a.state,
             a.clock,
             a.mask,
@@ -290,12 +303,11 @@ class ShopBatch:
     # ---- views -------------------------------------------------------------------------------------------------
     def instance(self, b: int) -> ShopInstance:
         """The instance copy ``b`` plays."""
-        return self.arena.instances[self.row[b]]
+        return self.arena.instances[self.arena.row[b]]
 
     def schedule(self, b: int) -> Schedule:
         """The schedule of copy ``b`` so far: start -1 and mode 0 where an operation has not been started."""
-        n = self.instance(b).n_ops
-        start, mode = self.arena.view("start", b, n).copy(), self.arena.view("mode", b, n)
+        start, mode = self.arena.operations(b, START).copy(), self.arena.operations(b, MODE)
         start[mode < 0] = -1
         return Schedule(start, np.maximum(mode, 0))
 
@@ -304,7 +316,7 @@ class ShopBatch:
         instance, clock = self.instance(b), self.arena.clock[b]
         pruned = bool(clock[DEAD])
         solution = self.schedule(b)
-        end = self.arena.view("end", b, instance.n_ops)
+        end = self.arena.operations(b, END)
         objective = np.inf if pruned else float(instance.objective_value(end))
         known = instance.best_known()
         best = float("nan") if known is None else float(known.upper)
@@ -347,7 +359,7 @@ class ShopBatch:
                 raise InputError(
                     "the snapshot is of another instance", field="state", value=state.instance.name, expected=str(names)
                 )
-            self.row[b] = known[0]
+            self.arena.row[b] = known[0]
         if len(state.arrays["slot_start"]) != self.n_slots:
             raise InputError(
                 "the snapshot has another number of slots",
@@ -356,7 +368,7 @@ class ShopBatch:
                 expected=str(self.n_slots),
             )
         self.arena.restore(b, state.arrays)
-        self.terminated[b] = kernel.finished(self.arena.longs[self.row[b]], self.arena.clock[b])
+        self.terminated[b] = kernel.finished(self.arena.longs[self.arena.row[b]], self.arena.clock[b])
         which = np.zeros(self.n_copies, np.bool_)
         which[b] = True
         self.observe(which)

@@ -20,12 +20,15 @@ from orl.envs.job_shop.arena import (
     DEAD,
     DEAD_VALUE,
     ELAPSED,
+    END,
+    FLOOR,
     ILLEGAL,
     INF,
     LAST_RESOURCE,
     LOAD,
     LOWER_BOUND,
     MAX_DURATION,
+    MODE,
     N_DECLARED,
     N_FIXED,
     N_JOBS,
@@ -35,9 +38,15 @@ from orl.envs.job_shop.arena import (
     NEXT_EVENT,
     NOW,
     OBJECTIVE,
+    OP,
     PLAIN,
+    PREDS_LEFT,
+    QUEUED,
+    READY,
+    RESOURCE_PRED,
     ROOT_BOUND,
     SCALE,
+    START,
     UPPER_BOUND,
     Flags,
     Floats,
@@ -63,7 +72,7 @@ class Config(NamedTuple):
 @njit(cache=True, forceinline=True)
 def _earliest(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, q: int) -> int:
     """Earliest start of operation o in mode q (closed form of the propagation fixpoint)."""
-    t = max(s[L.ready + o], s[L.floor + o])
+    t = max(s[L.ops + OP * o + READY], s[L.ops + OP * o + FLOOR])
     for u in range(p[L.use_ptr + q], p[L.use_ptr + q + 1]):
         free = s[L.unit_free + p[L.unit_ptr + p[L.use_resource + u]] + p[L.use_demand + u] - 1]
         if free > t:
@@ -74,7 +83,7 @@ def _earliest(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, q
 @njit(cache=True, forceinline=True)
 def _raise_end(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, end: int) -> None:
     """Record a larger end (bound) of o in the bounds, and note a missed deadline."""
-    s[L.end + o] = end
+    s[L.ops + OP * o + END] = end
     if longs[OBJECTIVE] == 0:
         if end > clock[LOWER_BOUND]:
             clock[LOWER_BOUND] = end
@@ -84,7 +93,7 @@ def _raise_end(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, 
         clock[DEAD] = 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(cache=True)
 def _propagate(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, head: int, count: int) -> None:
     """Recompute the queued open operations and everything downstream until nothing changes (FIFO over a ring)."""
     n = L.max_ops
@@ -93,23 +102,23 @@ def _propagate(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, head: in
         o = s[L.queue + head]
         head = head + 1 if head + 1 < n else 0
         count -= 1
-        s[L.queued + o] = 0
-        if s[L.mode + o] >= 0:
+        s[L.ops + OP * o + QUEUED] = 0
+        if s[L.ops + OP * o + MODE] >= 0:
             continue
         start, end = INF, INF
         for q in range(p[L.mode_ptr + o], p[L.mode_ptr + o + 1]):
             t = _earliest(L, p, longs, s, clock, o, q)
             start = min(start, t)
             end = min(end, t + p[L.mode_duration + q])
-        s[L.start + o] = start
-        if end > s[L.end + o]:
+        s[L.ops + OP * o + START] = start
+        if end > s[L.ops + OP * o + END]:
             _raise_end(L, p, longs, s, clock, o, end)
             for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
                 x = p[L.succ_op + e]
-                if end + p[L.succ_lag + e] > s[L.ready + x]:
-                    s[L.ready + x] = end + p[L.succ_lag + e]
-                    if s[L.queued + x] == 0:
-                        s[L.queued + x] = 1
+                if end + p[L.succ_lag + e] > s[L.ops + OP * x + READY]:
+                    s[L.ops + OP * x + READY] = end + p[L.succ_lag + e]
+                    if s[L.ops + OP * x + QUEUED] == 0:
+                        s[L.ops + OP * x + QUEUED] = 1
                         s[L.queue + behind] = x
                         behind = behind + 1 if behind + 1 < n else 0
                         count += 1
@@ -135,8 +144,8 @@ def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int
     now = clock[NOW]
     duration = p[L.mode_duration + q]
     end = now + duration
-    s[L.mode + o] = m
-    s[L.start + o] = now
+    s[L.ops + OP * o + MODE] = m
+    s[L.ops + OP * o + START] = now
     _raise_end(L, p, longs, s, clock, o, end)
     s[L.position + line] += 1
     at = p[L.line_ptr + line] + s[L.position + line]
@@ -144,29 +153,77 @@ def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int
     s[L.work + line] -= p[L.min_duration + o]
     clock[N_FIXED] += 1
     clock[LAST_RESOURCE] = -1 if duration == 0 else max(clock[LAST_RESOURCE], p[L.primary + q])
-    count = 0
-    for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
-        x = p[L.succ_op + e]
-        s[L.preds_left + x] -= 1
-        if end + p[L.succ_lag + e] > s[L.ready + x]:
-            s[L.ready + x] = end + p[L.succ_lag + e]
-        if s[L.queued + x] == 0:
-            s[L.queued + x] = 1
-            s[L.queue + count] = x
-            count += 1
     for any_mode in range(p[L.mode_ptr + o], p[L.mode_ptr + o + 1]):
         for u in range(p[L.use_ptr + any_mode], p[L.use_ptr + any_mode + 1]):
             clock[LOAD + p[L.use_resource + u]] -= p[L.mode_duration + any_mode] * np.int64(p[L.use_demand + u])
+    first = p[L.use_ptr + q]
+    for u in range(first, p[L.use_ptr + q + 1]):
+        r = p[L.use_resource + u]
+        if u == first:
+            s[L.ops + OP * o + RESOURCE_PRED] = s[L.last_op + r]
+        s[L.last_op + r] = o
+    if longs[PLAIN] != 0:
+        _push_plain(L, p, longs, s, clock, o, q, end)
+    else:
+        _push(L, p, longs, s, clock, o, q, end)
+
+
+@njit(cache=True, forceinline=True)
+def _push_plain(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, q: int, end: int) -> None:
+    """What starting o changes in a plain instance: its successor's chain, and the chains through its machines."""
+    for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
+        x = p[L.succ_op + e]
+        s[L.ops + OP * x + PREDS_LEFT] -= 1
+        s[L.ops + OP * x + READY] = max(s[L.ops + OP * x + READY], end + p[L.succ_lag + e])
+        _raise_chain(L, p, longs, s, clock, x, end + p[L.succ_lag + e])
+    for u in range(p[L.use_ptr + q], p[L.use_ptr + q + 1]):
+        r = p[L.use_resource + u]
+        s[L.unit_free + p[L.unit_ptr + r]] = end
+        for i in range(p[L.user_ptr + r], p[L.user_ptr + r + 1]):
+            x = p[L.user_op + i]
+            if s[L.ops + OP * x + MODE] < 0:
+                _raise_chain(L, p, longs, s, clock, x, end)
+
+
+@njit(cache=True, forceinline=True)
+def _raise_chain(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, start: int) -> None:
+    """Raise the earliest start of a single-mode operation, and on along its chain while that changes anything.
+
+    Equal to :func:`_propagate` where every operation has one mode and at most one successor: all bounds on a start
+    only grow, so the largest so far is the start.
+    """
+    while s[L.ops + OP * o + START] < start:
+        end = start + p[L.min_duration + o]
+        s[L.ops + OP * o + START] = start
+        _raise_end(L, p, longs, s, clock, o, end)
+        e = p[L.succ_ptr + o]
+        if e == p[L.succ_ptr + o + 1]:
+            return
+        o = p[L.succ_op + e]
+        start = end + p[L.succ_lag + e]
+        s[L.ops + OP * o + READY] = max(s[L.ops + OP * o + READY], start)
+
+
+@njit(cache=True)
+def _push(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, q: int, end: int) -> None:
+    """What starting o in mode q changes in general: its successors, and the users of its resources."""
+    count = 0
+    for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
+        x = p[L.succ_op + e]
+        s[L.ops + OP * x + PREDS_LEFT] -= 1
+        s[L.ops + OP * x + READY] = max(s[L.ops + OP * x + READY], end + p[L.succ_lag + e])
+        if s[L.ops + OP * x + QUEUED] == 0:
+            s[L.ops + OP * x + QUEUED] = 1
+            s[L.queue + count] = x
+            count += 1
     for u in range(p[L.use_ptr + q], p[L.use_ptr + q + 1]):
         r = p[L.use_resource + u]
         _take_units(L, p, longs, s, clock, r, p[L.use_demand + u], end)
-        if u == p[L.use_ptr + q]:
-            s[L.resource_pred + o] = s[L.last_op + r]
-        s[L.last_op + r] = o
         for i in range(p[L.user_ptr + r], p[L.user_ptr + r + 1]):
             x = p[L.user_op + i]
-            if s[L.mode + x] < 0 and s[L.start + x] < end and s[L.queued + x] == 0:
-                s[L.queued + x] = 1
+            record = L.ops + OP * x
+            if s[record + MODE] < 0 and s[record + START] < end and s[record + QUEUED] == 0:
+                s[record + QUEUED] = 1
                 s[L.queue + count] = x
                 count += 1
     _propagate(L, p, longs, s, clock, 0, count)
@@ -176,15 +233,19 @@ def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int
 def _wait(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
     """The no-op: every available operation that could start before the next event waits for it."""
     event = clock[NEXT_EVENT]
+    clock[LAST_RESOURCE] = -1
     count = 0
     for line in range(longs[N_LINES]):
         o = s[L.next_op + line]
-        if o >= 0 and s[L.start + o] < event and s[L.preds_left + o] == 0:
-            s[L.floor + o] = event
-            s[L.queued + o] = 1
+        if o < 0 or s[L.ops + OP * o + START] >= event or s[L.ops + OP * o + PREDS_LEFT] > 0:
+            continue
+        s[L.ops + OP * o + FLOOR] = event
+        if longs[PLAIN] != 0:
+            _raise_chain(L, p, longs, s, clock, o, event)
+        else:
+            s[L.ops + OP * o + QUEUED] = 1
             s[L.queue + count] = o
             count += 1
-    clock[LAST_RESOURCE] = -1
     _propagate(L, p, longs, s, clock, 0, count)
 
 
@@ -195,8 +256,8 @@ def _resource_bounds(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) ->
         head, tail, energy = INF, INF, 0
         for i in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
             o = p[L.mandatory_op + i]
-            if s[L.mode + o] < 0:
-                head = min(head, s[L.start + o])
+            if s[L.ops + OP * o + MODE] < 0:
+                head = min(head, s[L.ops + OP * o + START])
                 tail = min(tail, p[L.tail + o])
                 energy += longs[L.mandatory_energy + i]
         if energy > 0:
@@ -226,16 +287,21 @@ def _tighten(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
                 continue
             for a in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
                 i = p[L.mandatory_op + a]
-                if s[L.mode + i] >= 0:
+                if s[L.ops + OP * i + MODE] >= 0:
                     continue
                 for c in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
                     j = p[L.mandatory_op + c]
-                    if i == j or s[L.mode + j] >= 0 or p[L.min_duration + i] == 0 or p[L.min_duration + j] == 0:
+                    if (
+                        i == j
+                        or s[L.ops + OP * j + MODE] >= 0
+                        or p[L.min_duration + i] == 0
+                        or p[L.min_duration + j] == 0
+                    ):
                         continue
-                    if s[L.end + i] > s[L.latest + j]:
-                        if s[L.end + j] > s[L.start + i]:
-                            s[L.floor + i] = max(s[L.floor + i], s[L.end + j])
-                            s[L.queued + i] = 1
+                    if s[L.ops + OP * i + END] > s[L.latest + j]:
+                        if s[L.ops + OP * j + END] > s[L.ops + OP * i + START]:
+                            s[L.ops + OP * i + FLOOR] = max(s[L.ops + OP * i + FLOOR], s[L.ops + OP * j + END])
+                            s[L.ops + OP * i + QUEUED] = 1
                             s[L.queue + 0] = i
                             _propagate(L, p, longs, s, clock, 0, 1)
                             changed = True
@@ -249,7 +315,7 @@ def _tighten(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
                 if latest < s[L.latest + o]:
                     s[L.latest + o] = latest
                     changed = True
-            if s[L.mode + o] < 0 and s[L.start + o] > s[L.latest + o]:
+            if s[L.ops + OP * o + MODE] < 0 and s[L.ops + OP * o + START] > s[L.latest + o]:
                 clock[DEAD] = 1
         if clock[LOWER_BOUND] > limit:
             clock[DEAD] = 1
@@ -284,8 +350,8 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
         clock[NEXT_EVENT] = INF
         latest = clock[NOW]
         for o in range(longs[N_OPS]):
-            if s[L.mode + o] >= 0:
-                latest = max(latest, s[L.end + o])
+            if s[L.ops + OP * o + MODE] >= 0:
+                latest = max(latest, s[L.ops + OP * o + END])
         clock[NOW] = latest
         return
     previous = clock[NOW]
@@ -293,11 +359,11 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
         now, event = _scan_plain_lines(L, longs, s, mask)
     else:
         now, event = _scan_lines(L, p, longs, s, clock, mask, c)
+        for slot in range(n_slots):
+            mask[slot] = mask[slot] & (s[L.slot_start + slot] == now)
     clock[NOW], clock[NEXT_EVENT] = now, event
     if now > previous:
         clock[LAST_RESOURCE] = -1
-    for slot in range(n_slots):
-        mask[slot] = mask[slot] and s[L.slot_start + slot] == now
     mask[n_slots] = c.noop != 0 and event < INF
     if c.symmetry_breaking != 0:
         _hide_symmetric_slots(L, p, longs, s, clock, mask, c)
@@ -305,16 +371,19 @@ def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flag
 
 @njit(cache=True, forceinline=True)
 def _scan_plain_lines(L: Layout, longs: Longs, s: Ints, mask: Flags) -> tuple[int, int]:
-    """:func:`_scan_lines` for single-mode operations without arcs between lines: every next operation is available."""
-    now, event = INF, INF
-    for line in range(longs[N_LINES]):
+    """:func:`_scan_lines` of a plain instance, where every next operation is available; marks those that start now."""
+    n_lines = longs[N_LINES]
+    now = INF
+    for line in range(n_lines):
         o = s[L.next_op + line]
-        t = s[L.start + o] if o >= 0 else -1
+        t = s[L.ops + OP * o + START] if o >= 0 else -1
         s[L.slot_start + line] = t
-        mask[line] = o >= 0
-        if o >= 0 and t != now:
-            event = min(event, max(now, t))
-            now = min(now, t)
+        now = min(now, t if o >= 0 else INF)
+    event = INF
+    for line in range(n_lines):
+        t = s[L.slot_start + line]
+        mask[line] = t == now
+        event = min(event, t if t > now else INF)
     return now, event
 
 
@@ -330,10 +399,14 @@ def _scan_lines(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: F
         o = s[L.next_op + line]
         if o < 0:
             continue
-        available = s[L.preds_left + o] == 0
+        available = s[L.ops + OP * o + PREDS_LEFT] == 0
         n_modes = p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]
         for m in range(n_modes):
-            t = s[L.start + o] if n_modes == 1 else _earliest(L, p, longs, s, clock, o, p[L.mode_ptr + o] + m)
+            t = (
+                s[L.ops + OP * o + START]
+                if n_modes == 1
+                else _earliest(L, p, longs, s, clock, o, p[L.mode_ptr + o] + m)
+            )
             s[L.slot_start + slot + m] = t
             mask[slot + m] = available
             if available and t != now:
@@ -393,11 +466,11 @@ def reset_one(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Fla
         s[L.last_op + r] = -1
         clock[LOAD + r] = longs[L.root_load + r]
     for o in range(longs[N_OPS]):
-        s[L.start + o] = p[L.root_start + o]
-        s[L.ready + o] = p[L.root_start + o]
-        s[L.mode + o] = -1
-        s[L.resource_pred + o] = -1
-        s[L.preds_left + o] = p[L.pred_count + o]
+        s[L.ops + OP * o + START] = p[L.root_start + o]
+        s[L.ops + OP * o + READY] = p[L.root_start + o]
+        s[L.ops + OP * o + MODE] = -1
+        s[L.ops + OP * o + RESOURCE_PRED] = -1
+        s[L.ops + OP * o + PREDS_LEFT] = p[L.pred_count + o]
         _raise_end(L, p, longs, s, clock, o, p[L.root_start + o] + p[L.min_duration + o])
     for line in range(longs[N_LINES]):
         s[L.work + line] = p[L.root_work + line]
@@ -459,10 +532,10 @@ def unpack(d: Longs) -> tuple[Layout, Config]:
         d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10], d[11], d[12],
         d[13], d[14], d[15], d[16], d[17], d[18], d[19], d[20], d[21], d[22], d[23], d[24], d[25],
         d[26], d[27], d[28], d[29], d[30], d[31], d[32], d[33], d[34], d[35], d[36], d[37], d[38],
-        d[39], d[40], d[41], d[42], d[43], d[44], d[45], d[46], d[47], d[48], d[49], d[50],
+        d[39], d[40], d[41], d[42], d[43],
     )
     # fmt: on
-    return layout, Config(d[51], d[52], d[53], d[54], d[55], d[56])
+    return layout, Config(d[44], d[45], d[46], d[47], d[48], d[49])
 
 
 @njit(cache=True)

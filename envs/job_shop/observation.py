@@ -14,14 +14,21 @@ from gymnasium import spaces
 from numba import njit
 
 from orl.envs.job_shop.arena import (
+    END,
     LOAD,
     LONGEST_LINE,
     LOWER_BOUND,
     MEAN_DURATION,
+    MODE,
     N_DECLARED,
     N_LINES,
     N_OPS,
     NOW,
+    OP,
+    PREDS_LEFT,
+    READY,
+    RESOURCE_PRED,
+    START,
     Flags,
     Floats,
     Ints,
@@ -156,7 +163,7 @@ def write_window(
                 w = 1 if position == 0 else 0
                 at = p[L.line_ptr + line] + position - 1 + w
                 while w < interval_rep.shape[2] and at < p[L.line_ptr + line + 1]:
-                    interval_rep[b, line, w, 1] = (s[L.start + p[L.line_op + at]] - now) * unit
+                    interval_rep[b, line, w, 1] = (s[L.ops + OP * (p[L.line_op + at]) + START] - now) * unit
                     w += 1
                     at += 1
         if len(resource_mask) > 0:
@@ -199,10 +206,12 @@ def _write_line(
         at = first + position - 1 + w
         while w < width and at < last:
             o = p[L.line_op + at]
-            fixed = s[L.mode + o] >= 0
-            duration = p[L.mode_duration + p[L.mode_ptr + o] + s[L.mode + o]] if fixed else p[L.min_duration + o]
+            fixed = s[L.ops + OP * o + MODE] >= 0
+            duration = (
+                p[L.mode_duration + p[L.mode_ptr + o] + s[L.ops + OP * o + MODE]] if fixed else p[L.min_duration + o]
+            )
             interval_rep[w, 0] = 1.0 if fixed else 0.0
-            interval_rep[w, 1] = (s[L.start + o] - now) * unit
+            interval_rep[w, 1] = (s[L.ops + OP * o + START] - now) * unit
             interval_rep[w, 2] = duration * unit
             interval_rep[w, 3] = 1.0 if at == first + position else 0.0
             index_interval[w] = at - first + shift
@@ -293,7 +302,7 @@ def write_compact(
                 out[b, f + 3] = s[L.work + line] * unit / longest
                 out[b, f + 4] = (last - at) / longest
                 out[b, f + 5] = load * unit / operations_per_resource
-                out[b, f + 6] = max(0, now - s[L.ready + o]) * unit
+                out[b, f + 6] = max(0, now - s[L.ops + OP * o + READY]) * unit
                 out[b, f + 7] = p[L.tail + o] * unit / longest
                 out[b, f + 8] = (bound - start - duration - p[L.tail + o]) * unit
 
@@ -328,27 +337,29 @@ def write_graph(
         n = longs[N_OPS]
         column = 0
         for o in range(n):
-            fixed = s[L.mode + o] >= 0
-            duration = p[L.mode_duration + p[L.mode_ptr + o] + s[L.mode + o]] if fixed else p[L.min_duration + o]
+            fixed = s[L.ops + OP * o + MODE] >= 0
+            duration = (
+                p[L.mode_duration + p[L.mode_ptr + o] + s[L.ops + OP * o + MODE]] if fixed else p[L.min_duration + o]
+            )
             nodes[b, o, 0] = 1.0 if fixed else 0.0
-            nodes[b, o, 2] = (s[L.start + o] - now) * unit
+            nodes[b, o, 2] = (s[L.ops + OP * o + START] - now) * unit
             nodes[b, o, 3] = duration * unit
             nodes[b, o, 4] = p[L.tail + o] * unit
-            nodes[b, o, 5] = (bound - s[L.end + o] - p[L.tail + o]) * unit
+            nodes[b, o, 5] = (bound - s[L.ops + OP * o + END] - p[L.tail + o]) * unit
             for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
                 edges[b, 0, column] = o
                 edges[b, 1, column] = p[L.succ_op + e]
                 column += 1
         for o in range(n):
-            if s[L.resource_pred + o] >= 0:
-                edges[b, 0, column] = s[L.resource_pred + o]
+            if s[L.ops + OP * o + RESOURCE_PRED] >= 0:
+                edges[b, 0, column] = s[L.ops + OP * o + RESOURCE_PRED]
                 edges[b, 1, column] = o
                 column += 1
         for line in range(longs[N_LINES]):
             at = p[L.line_ptr + line] + s[L.position + line]
             if at < p[L.line_ptr + line + 1]:
                 o = p[L.line_op + at]
-                nodes[b, o, 1] = 1.0 if s[L.preds_left + o] == 0 else 0.0
+                nodes[b, o, 1] = 1.0 if s[L.ops + OP * o + PREDS_LEFT] == 0 else 0.0
                 for m in range(p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]):
                     if mask[line * c.max_modes + m]:
                         nodes[b, o, 6] = 1.0

@@ -43,12 +43,17 @@ from orl.common.problem import Progress, SolveResult, Status
 from orl.envs.job_shop import kernel
 from orl.envs.job_shop.arena import (
     DEAD,
+    END,
     MEAN_DURATION,
+    MODE,
     N_FIXED,
     N_JOBS,
     N_LINES,
     N_OPS,
     NOW,
+    OP,
+    PREDS_LEFT,
+    START,
     Arena,
     Flags,
     Floats,
@@ -101,12 +106,12 @@ def slot_priorities(
     last_end = np.zeros(n_jobs, np.int64)
     for o in range(longs[N_OPS]):
         j = p[L.job + o]
-        if s[L.mode + o] < 0:
+        if s[L.ops + OP * o + MODE] < 0:
             work[j] += p[L.min_duration + o]
             left[j] += 1
         else:
             done[j] += p[L.min_duration + o]
-            last_end[j] = max(last_end[j], s[L.end + o])
+            last_end[j] = max(last_end[j], s[L.ops + OP * o + END])
     for line in range(longs[N_LINES]):
         at = p[L.line_ptr + line] + s[L.position + line]
         for m in range(max_modes):
@@ -238,22 +243,22 @@ def play_active(
         earliest, machine = np.int64(2**40), -1
         for line in range(longs[N_LINES]):
             at = p[L.line_ptr + line] + s[L.position + line]
-            if at < p[L.line_ptr + line + 1] and s[L.preds_left + p[L.line_op + at]] == 0:
+            if at < p[L.line_ptr + line + 1] and s[L.ops + OP * (p[L.line_op + at]) + PREDS_LEFT] == 0:
                 o = p[L.line_op + at]
-                if s[L.start + o] + p[L.min_duration + o] < earliest:
-                    earliest = s[L.start + o] + p[L.min_duration + o]
+                if s[L.ops + OP * o + START] + p[L.min_duration + o] < earliest:
+                    earliest = s[L.ops + OP * o + START] + p[L.min_duration + o]
                     machine = p[L.primary + p[L.mode_ptr + o]]
         for line in range(longs[N_LINES]):
             at = p[L.line_ptr + line] + s[L.position + line]
             mask[line] = False
-            if at < p[L.line_ptr + line + 1] and s[L.preds_left + p[L.line_op + at]] == 0:
+            if at < p[L.line_ptr + line + 1] and s[L.ops + OP * (p[L.line_op + at]) + PREDS_LEFT] == 0:
                 o = p[L.line_op + at]
-                start = s[L.start + o]
+                start = s[L.ops + OP * o + START]
                 same = p[L.primary + p[L.mode_ptr + o]] == machine
                 mask[line] = same and (start < earliest or start + p[L.min_duration + o] == earliest)
         slot_priorities(rule, L, p, longs, floats, s, clock, mask, c.max_modes, key, priority)
         action = choose_slot(L, p, longs, s, clock, c.max_modes, priority, skip, key)
-        clock[NOW] = s[L.start + p[L.line_op + p[L.line_ptr + action] + s[L.position + action]]]
+        clock[NOW] = s[L.ops + OP * s[L.next_op + action] + START]
         kernel.step_one(L, p, longs, floats, s, clock, mask, c, action)
 
 
@@ -317,12 +322,10 @@ class DispatchingRule:
                 key = (seed << 20) + sample
                 run(index, *data, 0.0 if sample == 0 else SKIP, key)
                 if a.clock[0, DEAD] == 0:
-                    objective = float(instance.objective_value(a.view("end", 0, instance.n_ops)))
+                    objective = float(instance.objective_value(a.operations(0, END)))
                     if objective < value:
                         value = objective
-                        best = Schedule(
-                            a.view("start", 0, instance.n_ops).copy(), a.view("mode", 0, instance.n_ops).copy()
-                        )
+                        best = Schedule(a.operations(0, START).copy(), a.operations(0, MODE).copy())
                         log.append(Progress(time.perf_counter() - begin, objective, bound))
                 if value <= bound or (time_limit is not None and time.perf_counter() - begin > time_limit):
                     break
@@ -378,7 +381,7 @@ class RulePolicy:
             for b in range(a.n_copies):
                 require_due_dates(self.rule, batch.instance(b))
                 self._key += 1
-                k, modes = batch.row[b], batch.config.max_modes
+                k, modes = a.row[b], batch.config.max_modes
                 slot_priorities(
                     self._index,
                     a.layout,

@@ -84,7 +84,7 @@ def test_wheel_names_the_orl_command(wheel: zipfile.ZipFile) -> None:
     assert "orl = orl.cli:main" in wheel.read(entry_points).decode()
 
 
-def test_the_unpacked_wheel_plays_an_episode_step_outside_the_repository(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+def test_the_unpacked_wheel_steps_an_env_outside_the_repository(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path / "site")
     script = (
         "import gymnasium\n"

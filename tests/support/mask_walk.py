@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from orl.envs.job_shop import kernel
-from orl.envs.job_shop.arena import DEAD, LOWER_BOUND, N_FIXED, Arena
+from orl.envs.job_shop.arena import DEAD, LOWER_BOUND, MODE, N_FIXED, START, Arena
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 
 
@@ -69,8 +69,8 @@ def best_through_masks(
     if best == 2**62:
         return float("inf"), leaves
     assert arena.clock[0, N_FIXED] == 0
-    n, layout = instance.n_ops, arena.layout
-    schedule = Schedule(best_state[layout.start : layout.start + n], best_state[layout.mode : layout.mode + n])
+    arena.state[0] = best_state
+    schedule = Schedule(arena.operations(0, START).copy(), arena.operations(0, MODE).copy())
     check = instance.check(schedule)
     assert check.feasible, check.violations
     assert check.objective == best or instance.objective != "makespan"

@@ -9,7 +9,7 @@ import pytest
 from job_shop_families import FAMILIES
 
 from orl.envs.job_shop import builders, generators
-from orl.envs.job_shop.arena import LOWER_BOUND, NEXT_EVENT, NOW
+from orl.envs.job_shop.arena import END, LOWER_BOUND, MODE, NEXT_EVENT, NOW, START
 from orl.envs.job_shop.batch import REWARDS, Settings, ShopBatch
 from orl.envs.job_shop.instance import ShopInstance
 from orl.envs.job_shop.model import Mode, Model
@@ -40,13 +40,13 @@ def test_kernel_equals_oracle_bitwise(family: str, symmetry_breaking: bool, prop
             )
             batch, oracle = root(instance, **options), ShopOracle(instance, **options)
             while True:
-                a, n = batch.arena, instance.n_ops
+                a = batch.arena
                 assert a.clock[0, NOW] == oracle.now
                 assert a.clock[0, NEXT_EVENT] == oracle.next_event
                 assert a.clock[0, LOWER_BOUND] == oracle.lower_bound
                 np.testing.assert_array_equal(a.mask[0], oracle.mask)
-                np.testing.assert_array_equal(a.view("start", 0, n), oracle.start)
-                np.testing.assert_array_equal(a.view("end", 0, n), oracle.end)
+                np.testing.assert_array_equal(a.operations(0, START), oracle.start)
+                np.testing.assert_array_equal(a.operations(0, END), oracle.end)
                 assert batch.terminated[0] == oracle.terminated
                 if oracle.terminated:
                     break
@@ -61,17 +61,17 @@ def test_invariants_of_random_episodes(family: str) -> None:
     for _ in range(20):
         instance = FAMILIES[family](rng)
         batch = root(instance)
-        a, n = batch.arena, instance.n_ops
+        a = batch.arena
         total, waits, steps = 0.0, 0, 0
-        start, now, bound = a.view("start", 0, n).copy(), 0, a.clock[0, LOWER_BOUND]
+        start, now, bound = a.operations(0, START).copy(), 0, a.clock[0, LOWER_BOUND]
         assert bound == instance.lower_bound()
         while not batch.terminated[0]:
             assert a.mask[0, :-1].any()
-            fixed = a.view("mode", 0, n) >= 0
+            fixed = a.operations(0, MODE) >= 0
             before = start.copy()
             action = int(rng.choice(np.flatnonzero(a.mask[0])))
             total += play(batch, action)
-            start = a.view("start", 0, n).copy()
+            start = a.operations(0, START).copy()
             assert (start >= before).all()
             assert (start == before)[fixed].all()
             assert a.clock[0, NOW] >= now
