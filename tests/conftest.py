@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
+from orl.common.kernel_cache import drop_stale_kernels
 
-from numba_caches import drop_stale_caches
-
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    drop_stale_caches()
+drop_stale_kernels()

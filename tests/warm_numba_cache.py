@@ -10,7 +10,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from support.numba_caches import drop_stale_caches
 
 from orl import registry
 
@@ -27,7 +26,6 @@ def step_a_little(env: Any, *, batched: bool, steps: int = 3) -> None:
 
 
 def main() -> None:
-    drop_stale_caches()
     for environment in registry.environments():
         step_a_little(gymnasium.make(environment.lazy_id), batched=False)
         if environment.vector_entry_point is not None:

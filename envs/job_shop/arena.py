@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from orl.common.errors import InputError
 from orl.envs.job_shop.instance import OBJECTIVES, ShopInstance
 
 Ints = npt.NDArray[np.int32]
@@ -21,6 +22,9 @@ Flags = npt.NDArray[np.bool_]
 
 INF = 2**30
 """A time later than any other (all horizons stay below)."""
+
+MAX_UNITS = 1_000_000
+"""Units of all resources together; the state of a copy holds one int32 each."""
 
 # ---- longs: constants of an instance, in front of its int64 arrays
 N_OPS, N_LINES, N_JOBS, N_RESOURCES, N_DECLARED, N_UNITS = range(6)
@@ -116,7 +120,16 @@ def instance_arrays(x: ShopInstance, upper_bound: int | None = None) -> dict[str
     np.add.at(load, x.use_resource, x.mode_duration[use_mode].astype(np.int64) * x.use_demand)
     first = np.full(x.n_jobs, INF, np.int64)
     np.minimum.at(first, x.job, x.release.astype(np.int64))
-    unit_ptr = _pointer(_usable_units(x))
+    units = _usable_units(x)
+    if units.sum() > MAX_UNITS:
+        raise InputError(
+            "too many resource units",
+            source=x.name,
+            field="capacity",
+            value=int(units.sum()),
+            expected=f"at most {MAX_UNITS} in all: divide capacities and demands by a common divisor",
+        )
+    unit_ptr = _pointer(units)
     bound = int(x.lower_bound())
     worst = int(x.objective_value(np.full(n, x.horizon)))
     constants = np.zeros(N_CONSTANTS, np.int64)
@@ -232,6 +245,7 @@ class Arena:
         self._sizes: dict[str, int] = {}
         self.state, self.clock = np.zeros((n_copies, 0), np.int32), np.zeros((n_copies, 0), np.int64)
         self.mask = np.zeros((n_copies, n_slots + 1), np.bool_)
+        self.mask[:, -1] = True  # before the first reset, as in a terminal state
         self.row = np.zeros(n_copies, np.int64)  # the instance that each copy plays
         self._lay_out()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,9 @@ class Settings:
         ):
             if getattr(self, name) not in allowed:
                 raise InputError("unknown option", field=name, value=getattr(self, name), expected=f"one of {allowed}")
+        for name, whole in (("window", self.window), ("upper_bound", self.upper_bound)):
+            if whole is not None and (isinstance(whole, bool) or not isinstance(whole, (int, np.integer))):
+                raise InputError("not an integer", field=name, value=whole, expected="an integer")
         if self.window < 2:
             raise InputError("the window is too narrow", field="window", value=self.window, expected=">= 2")
         if (self.propagation == 2) != (self.upper_bound is not None):
@@ -128,6 +131,12 @@ class InstanceSource:
         return index, item if isinstance(item, ShopInstance) else item(episode)
 
 
+def require_render_mode(render_mode: str | None) -> None:
+    """Raise InputError for a render mode that no face of this domain offers."""
+    if render_mode not in (None, "rgb_array"):
+        raise InputError("unknown mode", field="render_mode", value=render_mode, expected="None or 'rgb_array'")
+
+
 def _resolve(item: InstanceLike) -> ShopInstance | Generator:
     if isinstance(item, (str, Path)):
         from orl.envs.job_shop import library
@@ -157,6 +166,8 @@ class ShopBatch:
         self.source = InstanceSource(instance)
         self.sizes = self.source.sizes()
         if pad_to is not None:
+            if not isinstance(pad_to, ShopInstance):
+                raise InputError("not an instance", field="pad_to", value=pad_to, expected="a ShopInstance")
             self.sizes = self.sizes | Sizes.of(pad_to)
         self.n_slots = self.sizes.lines * self.sizes.max_modes
         self.config = kernel.Config(
@@ -244,12 +255,22 @@ class ShopBatch:
             if illegal < 0:
                 self.observe(active)
         if illegal >= 0:
-            allowed = np.flatnonzero(self.arena.mask[illegal]).tolist()
-            shown = f"{allowed[:12]}{'...' if len(allowed) > 12 else ''}"
-            raise IllegalActionError(
-                f"action {int(actions[illegal])} of copy {illegal} is illegal now; legal: {shown} "
-                "(see action_masks(); illegal='remap' or 'count' replaces it by the lowest legal one)"
-            )
+            self._refuse(illegal, int(actions[illegal]))
+
+    def refuse_illegal(self, actions: npt.NDArray[np.int64], active: npt.NDArray[np.bool_]) -> None:
+        """Under ``illegal="raise"``, raise for the first active copy whose action is illegal; changes nothing."""
+        if self.settings.illegal == "raise":
+            for b in np.flatnonzero(active).tolist():
+                if kernel.legal_action(self.arena.mask[b], actions[b]) != actions[b]:
+                    self._refuse(b, int(actions[b]))
+
+    def _refuse(self, b: int, action: int) -> NoReturn:
+        allowed = np.flatnonzero(self.arena.mask[b]).tolist()
+        shown = f"{allowed[:12]}{'...' if len(allowed) > 12 else ''}"
+        raise IllegalActionError(
+            f"action {action} of copy {b} is illegal now; legal: {shown} "
+            "(see action_masks(); illegal='remap' or 'count' replaces it by the lowest legal one)"
+        )
 
     def observe(self, which: npt.NDArray[np.bool_]) -> None:
         """Write the observations of the marked copies into the buffers."""
@@ -312,19 +333,23 @@ class ShopBatch:
         return Schedule(start, np.maximum(mode, 0))
 
     def terminal_info(self, b: int) -> dict[str, Any]:
-        """End-of-episode keys of copy ``b``; ``pruned`` marks a dead end, whose objective is infinite."""
+        """End-of-episode keys of copy ``b``.
+
+        The objective of an incomplete schedule is infinite: a dead end (``pruned``) or a truncated episode.
+        """
         instance, clock = self.instance(b), self.arena.clock[b]
         pruned = bool(clock[DEAD])
+        incomplete = pruned or clock[N_FIXED] < instance.n_ops
         solution = self.schedule(b)
         end = self.arena.operations(b, END)
-        objective = np.inf if pruned else float(instance.objective_value(end))
+        objective = np.inf if incomplete else float(instance.objective_value(end))
         known = instance.best_known()
         best = float("nan") if known is None else float(known.upper)
         return {
             "objective": objective,
             "bound": instance.lower_bound(),
             "solution": solution,
-            "makespan": np.inf if pruned else float(end.max()),
+            "makespan": np.inf if incomplete else float(end.max()),
             "lb0": float(instance.makespan_bound),
             "best_known": best,
             "gap": float("nan") if known is None else relative_gap(objective, best),
@@ -349,24 +374,24 @@ class ShopBatch:
 
     def set_state(self, b: int, state: ShopState) -> None:
         """Restore a snapshot into copy ``b`` (also one of another batch over the same instance sizes)."""
+        n_slots = len(state.arrays["slot_start"])
+        if n_slots != self.n_slots:
+            raise InputError(
+                "the snapshot has another number of slots", field="state", value=n_slots, expected=str(self.n_slots)
+            )
         if self.source.random:
             self._put(b, state.instance)
         else:
-            known = [k for k, instance in enumerate(self.arena.instances) if instance is state.instance]
-            known += [k for k, instance in enumerate(self.arena.instances) if instance.same_as(state.instance)]
+            instances = self.arena.instances
+            known = [k for k, instance in enumerate(instances) if instance is state.instance]
             if not known:
-                names = [instance.name for instance in self.arena.instances]
+                known = [k for k, instance in enumerate(instances) if instance.same_as(state.instance)]
+            if not known:
+                names = str([instance.name for instance in instances[:8]])
                 raise InputError(
-                    "the snapshot is of another instance", field="state", value=state.instance.name, expected=str(names)
+                    "the snapshot is of another instance", field="state", value=state.instance.name, expected=names
                 )
             self.arena.row[b] = known[0]
-        if len(state.arrays["slot_start"]) != self.n_slots:
-            raise InputError(
-                "the snapshot has another number of slots",
-                field="state",
-                value=len(state.arrays["slot_start"]),
-                expected=str(self.n_slots),
-            )
         self.arena.restore(b, state.arrays)
         self.terminated[b] = kernel.finished(self.arena.longs[self.arena.row[b]], self.arena.clock[b])
         which = np.zeros(self.n_copies, np.bool_)

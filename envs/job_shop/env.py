@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from operator import index
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from orl.common.errors import InputError
 from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
 from orl.envs.job_shop.arena import ILLEGAL
-from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState
+from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState, require_render_mode
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.observation import Normalization, ObservationKind
 
@@ -111,6 +113,7 @@ class JobShopEnv(gymnasium.Env[Any, np.int64]):
         self.batch = ShopBatch(1, instance, settings, pad_to)
         self.observation_space = self.batch.observation_space
         self.action_space = self.batch.action_space
+        require_render_mode(render_mode)
         self.render_mode = render_mode
         self._actions = np.zeros(1, np.int64)
         self._dict = isinstance(self.observation_space, gymnasium.spaces.Dict)
@@ -141,7 +144,10 @@ class JobShopEnv(gymnasium.Env[Any, np.int64]):
         batch = self.batch
         if batch.terminated[0]:
             raise gymnasium.error.ResetNeeded("call reset() before step(): no episode is running")
-        self._actions[0] = action
+        try:
+            self._actions[0] = index(action)
+        except TypeError:
+            raise InputError("bad action", field="action", value=action, expected="an integer") from None
         batch.step(self._actions, batch.everyone)
         done = bool(batch.terminated[0])
         info = batch.step_info(0) if self._full else {}

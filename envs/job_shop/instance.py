@@ -104,6 +104,13 @@ class ShopInstance:
     resource_names: tuple[str, ...]
     known_bounds: Bounds | None = field(default=None)
 
+    def __post_init__(self) -> None:
+        """An instance is immutable data: its arrays refuse to be written."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+
     # ---- sizes -------------------------------------------------------------------------------------------------
     @property
     def n_ops(self) -> int:

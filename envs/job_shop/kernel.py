@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from orl.common.kernel_cache import drop_stale_kernels
 from orl.envs.job_shop.arena import (
     DEAD,
     DEAD_VALUE,
@@ -54,6 +55,8 @@ from orl.envs.job_shop.arena import (
     Layout,
     Longs,
 )
+
+drop_stale_kernels()
 
 REWARD_LOWER_BOUND, REWARD_MAKESPAN, REWARD_IDLE = range(3)
 

@@ -15,7 +15,7 @@ from orl.common.errors import InputError
 from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
 from orl.envs.job_shop.arena import ELAPSED, ILLEGAL
-from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState
+from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState, require_render_mode
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.observation import Normalization, ObservationKind
 
@@ -86,8 +86,11 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
             raise InputError("no copies", field="num_envs", value=num_envs, expected=">= 1")
         self.num_envs = num_envs
         self.batch = ShopBatch(num_envs, instance, settings, pad_to)
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        if max_episode_steps is not None and (type(max_episode_steps) is not int or max_episode_steps < 1):
+            raise InputError("bad limit", field="max_episode_steps", value=max_episode_steps, expected="an int >= 1")
+        require_render_mode(render_mode)
         self.max_episode_steps = max_episode_steps
         self.copy = copy
         self.render_mode = render_mode
@@ -142,6 +145,11 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
     ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
         """Step every copy; finished copies follow the autoreset mode."""
         batch = self.batch
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            found = f"{actions.dtype}{list(actions.shape)}"
+            raise InputError("bad actions", field="actions", value=found, expected=f"int64[{self.num_envs}]")
+        actions = actions.astype(np.int64, copy=False)
         if not self._generators:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         if self._over.any():
@@ -152,10 +160,11 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
                 )
             restarted = self._over.copy()
             active = ~restarted
+            batch.refuse_illegal(actions, active)
             self._restart(restarted)
         else:
             active = batch.everyone
-        batch.step(np.asarray(actions, np.int64), active)
+        batch.step(actions, active)
         clock = batch.arena.clock
         self.illegal_actions = clock[:, ILLEGAL].copy()
         if batch.settings.illegal != "raise":
@@ -224,7 +233,7 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
 
     def _finish(self, over: npt.NDArray[np.bool_], infos: dict[str, Any]) -> dict[str, Any]:
         """Report the copies that just ended and, in SAME_STEP mode, start their next episodes."""
-        final_info = self._terminal_infos(over & self.batch.terminated)
+        final_info = self._terminal_infos(over)
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             self._over |= over
             return infos | final_info
@@ -267,3 +276,14 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
             for array in chosen.values():
                 array.flags.writeable = False
         return chosen if self._dict else chosen["slots"]
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    """The mode itself, or by value or name."""
+    if isinstance(mode, str) and mode in AutoresetMode.__members__:
+        return AutoresetMode[mode]
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        expected = ", ".join(AutoresetMode.__members__)
+        raise InputError("unknown mode", field="autoreset_mode", value=mode, expected=expected) from None

@@ -49,7 +49,6 @@ from orl.envs.job_shop.arena import (
     N_FIXED,
     N_JOBS,
     N_LINES,
-    N_OPS,
     NOW,
     OP,
     PREDS_LEFT,
@@ -104,14 +103,15 @@ def slot_priorities(
     left = np.zeros(n_jobs, np.int64)
     done = np.zeros(n_jobs, np.int64)
     last_end = np.zeros(n_jobs, np.int64)
-    for o in range(longs[N_OPS]):
-        j = p[L.job + o]
-        if s[L.ops + OP * o + MODE] < 0:
-            work[j] += p[L.min_duration + o]
-            left[j] += 1
-        else:
-            done[j] += p[L.min_duration + o]
-            last_end[j] = max(last_end[j], s[L.ops + OP * o + END])
+    for line in range(longs[N_LINES]):
+        first = p[L.line_ptr + line]
+        j = p[L.job + p[L.line_op + first]]
+        position = s[L.position + line]
+        work[j] += s[L.work + line]
+        left[j] += p[L.line_ptr + line + 1] - first - position
+        done[j] += p[L.root_work + line] - s[L.work + line]
+        if position > 0:
+            last_end[j] = max(last_end[j], s[L.ops + OP * p[L.line_op + first + position - 1] + END])
     for line in range(longs[N_LINES]):
         at = p[L.line_ptr + line] + s[L.position + line]
         for m in range(max_modes):
@@ -319,7 +319,7 @@ class DispatchingRule:
         log: list[Progress] = []
         try:
             for sample in range(self.samples):
-                key = (seed << 20) + sample
+                key = (seed % 2**31 << 20) + sample
                 run(index, *data, 0.0 if sample == 0 else SKIP, key)
                 if a.clock[0, DEAD] == 0:
                     objective = float(instance.objective_value(a.operations(0, END)))
@@ -344,7 +344,9 @@ class RulePolicy:
     Args:
         rule: One of ``RULES``.
         env: ``JobShopEnv`` (also wrapped), ``JobShopVectorEnv``, or an SB3 VecEnv over them.
-        seed: Of the random rule and of ``predict(deterministic=False)``, which randomises every rule.
+
+    The random rule, and ``predict(deterministic=False)`` of every rule, draw from numpy's global generator as SB3's
+    policies draw from torch's; ``orl.evaluate`` seeds both for each row.
 
     >>> import gymnasium
     >>> env = gymnasium.make("orl:orl/JobShop-v0", instance="ft06")
@@ -358,11 +360,11 @@ class RulePolicy:
     61.0
     """
 
-    def __init__(self, rule: str, env: Any, seed: int = 0) -> None:
+    def __init__(self, rule: str, env: Any) -> None:
         if rule not in RULES:
             raise UnknownNameError("rule", rule, RULES)
         self.rule, self.env = rule, env
-        self._index, self._key = RULES.index(rule), seed << 20
+        self._index = RULES.index(rule)
         self._batches, self._single = _batches(env)
 
     def predict(
@@ -375,12 +377,13 @@ class RulePolicy:
     ) -> tuple[npt.NDArray[np.int64], Any]:
         """Actions of all copies, int64[N] (a scalar array for a single env); the observation is not needed."""
         actions = []
+        random = not deterministic or self._index == RANDOM
+        key = int(np.random.randint(2**31)) << 20 if random else 0  # noqa: NPY002
         for batch in self._batches:
             a = batch.arena
             priority = np.empty(a.n_slots)
             for b in range(a.n_copies):
                 require_due_dates(self.rule, batch.instance(b))
-                self._key += 1
                 k, modes = a.row[b], batch.config.max_modes
                 slot_priorities(
                     self._index,
@@ -392,14 +395,13 @@ class RulePolicy:
                     a.clock[b],
                     a.mask[b],
                     modes,
-                    self._key,
+                    key,
                     priority,
                 )
+                key += 1
                 skip = 0.0 if deterministic else SKIP
                 actions.append(
-                    choose_slot(
-                        a.layout, a.ints[k], a.longs[k], a.state[b], a.clock[b], modes, priority, skip, self._key
-                    )
+                    choose_slot(a.layout, a.ints[k], a.longs[k], a.state[b], a.clock[b], modes, priority, skip, key)
                 )
         return np.array(actions[0] if self._single else actions, np.int64), state
 

@@ -17,6 +17,7 @@ from orl.common.illegal_actions import UnmaskedPolicyWarning
 from orl.envs.job_shop import builders, generators
 from orl.envs.job_shop.env import JobShopEnv
 from orl.envs.job_shop.instance import ShopInstance
+from orl.envs.job_shop.model import Mode, Model
 from orl.envs.job_shop.vector import JobShopVectorEnv
 
 OBSERVATIONS = ("window", "compact", "graph")
@@ -94,7 +95,7 @@ def test_snapshot_moves_between_single_and_batch() -> None:
     np.testing.assert_array_equal(flat(observation), flat(expected))
     np.testing.assert_array_equal(envs.action_masks()[1], env.action_masks())
     with pytest.raises(InputError, match="another instance"):
-        JobShopEnv("tai4_4_01").set_state(env.get_state())
+        JobShopEnv(generators.UniformJobShop(6, 6)(np.random.default_rng(0))).set_state(env.get_state())
 
 
 def test_padding_leaves_real_rows_unchanged() -> None:
@@ -194,6 +195,64 @@ def test_illegal_actions_follow_the_keyword() -> None:
     assert envs.schedule(0).start.tolist() == [-1] * 4
 
 
+@pytest.mark.parametrize("actions", [np.zeros(8, int), np.zeros(2, int), np.zeros((4, 1), int), [1.9] * 4, 0])
+def test_bad_action_arrays_are_refused_before_anything_is_stepped(actions: object) -> None:
+    envs = JobShopVectorEnv(4, "ft06")
+    envs.reset(seed=0)
+    with pytest.raises(InputError, match=r"int64\[4\]"):
+        envs.step(actions)
+    assert [envs.get_state(i).elapsed for i in range(4)] == [0] * 4
+    env = JobShopEnv("ft06")
+    env.reset(seed=0)
+    with pytest.raises(InputError, match="integer"):
+        env.step(0.9)
+
+
+def test_a_refused_action_leaves_finished_copies_waiting_for_their_reset() -> None:
+    envs = JobShopVectorEnv(2, ["ft06"], autoreset_mode="NEXT_STEP", illegal="raise")
+    envs.reset(seed=0)
+    state = envs.get_state(0)
+    while not envs.batch.terminated[0]:
+        actions = envs.action_masks().argmax(1)
+        if envs.batch.arena.mask[0].sum() and envs.get_state(1).elapsed == 3:
+            envs.set_state(1, state)
+            actions = envs.action_masks().argmax(1)
+        envs.step(actions)
+    elapsed = [envs.get_state(i).elapsed for i in range(2)]
+    with pytest.raises(IllegalActionError):
+        envs.step(np.array([0, 99]))
+    assert [envs.get_state(i).elapsed for i in range(2)] == elapsed
+    envs.step(envs.action_masks().argmax(1))
+    assert envs.get_state(0).elapsed == 0
+
+
+def test_a_refused_snapshot_changes_nothing() -> None:
+    env = JobShopEnv(generators.UniformJobShop(4, 3))
+    env.reset(seed=0)
+    before = env.instance
+    other = JobShopEnv(generators.UniformJobShop(5, 3))
+    other.reset(seed=0)
+    with pytest.raises(InputError, match="slots"):
+        env.set_state(other.get_state())
+    assert env.instance is before
+
+
+def test_instances_are_immutable_and_masks_never_empty() -> None:
+    env = JobShopEnv("ft06")
+    assert env.action_masks().any()
+    with pytest.raises(ValueError, match="read-only"):
+        env.instance.mode_duration[0] = 99
+
+
+def test_huge_capacities_are_refused_before_memory_is_taken() -> None:
+    model = Model("huge")
+    crew = model.cumulative("crew", 10**9)
+    for i in range(2):
+        model.interval(f"o{i}", [Mode(1, {crew: 5 * 10**8})], job=i)
+    with pytest.raises(InputError, match="capacity"):
+        JobShopEnv(model.compile())
+
+
 def test_a_policy_that_never_reads_the_mask_is_warned_about_once() -> None:
     env = JobShopEnv("ft06", illegal="remap")
     env.reset(seed=0)
@@ -238,6 +297,8 @@ def test_truncation_by_max_episode_steps() -> None:
         assert truncated.all() == (step == 4)
     assert not terminated.any()
     assert infos["_final_obs"].all()
+    assert np.isinf(infos["final_info"]["objective"]).all()
+    assert (infos["final_info"]["solution"][0].start >= 0).sum() > 0
     assert (envs.schedule(0).start == -1).all()
 
 
@@ -278,6 +339,17 @@ def test_bad_arguments_are_named() -> None:
         JobShopEnv("ft06", propagation=2)
     with pytest.raises(InputError, match="instance"):
         JobShopEnv(3.5)
+    for wrong in (
+        dict(window="5"),
+        dict(upper_bound="x", propagation=2),
+        dict(pad_to="ta01"),
+        dict(render_mode="human"),
+    ):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            JobShopEnv("ft06", **wrong)
+    for wrong in (dict(max_episode_steps=0), dict(autoreset_mode="sometimes")):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            JobShopVectorEnv(2, "ft06", **wrong)
 
     def growing(rng: np.random.Generator) -> ShopInstance:
         growing.n += 1
