@@ -1,6 +1,7 @@
 """Our environments behind the shared worker loop: ``ours.py single`` or ``ours.py batch [COPIES]``.
 
 The batch shows in every step what job-shop-cp-env shows: the interval window, the action mask and the resource mask.
+Like both packages, it hands out its own buffers (``copy=False``), which the next step overwrites.
 The single env has its default observation, the window; the mask comes from ``action_masks()``.
 """
 
@@ -70,7 +71,7 @@ class Batch:
 
     def load(self, machines: npt.NDArray[np.int64], durations: npt.NDArray[np.int64]) -> None:
         self.envs = JobShopVectorEnv(
-            self.copies, job_shop(machines, durations, name="loaded"), illegal="count", **SHOWN
+            self.copies, job_shop(machines, durations, name="loaded"), illegal="count", copy=False, **SHOWN
         )
 
     def arrays(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

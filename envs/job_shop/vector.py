@@ -98,8 +98,8 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         self.single_action_space = self.batch.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.illegal_actions = np.zeros(num_envs, np.int64)
         self._generators: list[np.random.Generator] = []
+        self.illegal_actions = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, np.bool_)
         self._watch = MaskWatch()
         self._full = infos == "full"
@@ -152,7 +152,7 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         actions = actions.astype(np.int64, copy=False)
         if not self._generators:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
-        if self._over.any():
+        if self.autoreset_mode != AutoresetMode.SAME_STEP and self._over.any():
             if self.autoreset_mode == AutoresetMode.DISABLED:
                 raise gymnasium.error.ResetNeeded(
                     f"copies {np.flatnonzero(self._over).tolist()} are finished: call "
@@ -165,15 +165,14 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         else:
             active = batch.everyone
         batch.step(actions, active)
-        clock = batch.arena.clock
-        self.illegal_actions = clock[:, ILLEGAL].copy()
-        if batch.settings.illegal != "raise":
+        self.illegal_actions = batch.arena.clock[:, ILLEGAL].copy()
+        if not self._watch.seen and batch.settings.illegal != "raise":
             self._watch.check(int(self.illegal_actions.sum()))
         reward, terminated = batch.reward.copy(), batch.terminated.copy()
-        truncated = np.zeros(self.num_envs, np.bool_)
+        truncated, over = np.zeros(self.num_envs, np.bool_), terminated
         if self.max_episode_steps is not None:
-            truncated = active & ~terminated & (clock[:, ELAPSED] >= self.max_episode_steps)
-        over = terminated | truncated
+            truncated = active & ~terminated & (batch.arena.clock[:, ELAPSED] >= self.max_episode_steps)
+            over = terminated | truncated
         infos: dict[str, Any] = {}
         if self._full:
             for b in range(self.num_envs):

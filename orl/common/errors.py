@@ -62,11 +62,11 @@ class UnknownNameError(InputError):
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:
-    """The three names most like ``name``; of equally like ones, the first in alphabetical order."""
-    matcher = difflib.SequenceMatcher(b=name)
+    """The three names most like ``name``, whatever their case; of equally like ones, the first in alphabetical order."""
+    matcher = difflib.SequenceMatcher(b=name.casefold())
     scored = []
     for choice in known:
-        matcher.set_seq1(choice)
+        matcher.set_seq1(choice.casefold())
         if matcher.real_quick_ratio() >= 0.5 and matcher.ratio() >= 0.5:
             scored.append((-matcher.ratio(), choice))
     return [choice for _, choice in sorted(scored)[:3]]

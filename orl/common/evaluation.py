@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -51,6 +54,7 @@ class Row:
         checked: True: the instance accepts the solution; False: it does not; None: there was nothing to check.
         violations: What the checker or the comparison of figures found, joined by semicolons.
         illegal_actions: Actions of the episode that the mask forbade; None where there is no mask.
+        interrupted: Ctrl-C cut this row short, the last of its table: a solver's best so far; nothing of a policy.
     """
 
     subject: str
@@ -69,6 +73,7 @@ class Row:
     checked: bool | None = None
     violations: str = ""
     illegal_actions: int | None = None
+    interrupted: bool = False
 
 
 COLUMNS = tuple(name.rstrip("_") for name in Row.__dataclass_fields__)
@@ -94,6 +99,9 @@ def evaluate(
     Episode e of an instance uses seed ``seed + e``; env, solver and sampled actions depend on it alone. Observations
     are normalised with the model's own VecNormalize statistics if it was trained with some. Policies whose ``predict``
     has the keyword ``action_masks`` are given the masks.
+
+    Ctrl-C ends the evaluation but loses no row: the table comes back with the row that was cut short as its last, marked
+    in the column ``interrupted``. Who calls this in a loop has to look there, or wraps the loop in :func:`noting_ctrl_c`.
 
     Args:
         subject: A Solver; a policy with SB3's ``predict`` (model, rule built on the env that is evaluated); or a
@@ -132,13 +140,62 @@ def evaluate(
     listed = list(problems) if isinstance(problems, list | tuple) else [problems]
     plan = _Plan(name or _label(subject), n_episodes, seed, time_limit, deterministic, best_of)
     rows: list[Row] = []
-    with tqdm(total=len(listed) * n_episodes, disable=not progress, desc=plan.label) as bar:
+    with noting_ctrl_c() as ctrl_c, tqdm(total=len(listed) * n_episodes, disable=not progress, desc=plan.label) as bar:
         for problem in listed:
-            for row in _rows_of(subject, problem, plan, env_id, env_kwargs or {}):
-                rows.append(row)
-                bar.update()
+            begin, done = time.perf_counter(), 0
+            try:
+                for row in _rows_of(subject, problem, plan, env_id, env_kwargs or {}):
+                    rows.append(replace(row, interrupted=ctrl_c.pressed))
+                    bar.update()
+                    begin, done = time.perf_counter(), done + 1
+                    if ctrl_c.pressed:
+                        break
+            except KeyboardInterrupt:
+                ctrl_c.pressed = True
+                if done < n_episodes:
+                    rows.append(_cut_short(problem, plan, done, time.perf_counter() - begin))
+            if ctrl_c.pressed:
+                break
     table = pandas.DataFrame([[*vars(row).values()] for row in rows], columns=list(COLUMNS))
     return table.astype(dict.fromkeys(FIGURES, "float64") | {"checked": "boolean", "illegal_actions": "Int64"})
+
+
+@dataclass
+class CtrlC:
+    """Whether Ctrl-C has been pressed."""
+
+    pressed: bool = False
+
+
+@contextmanager
+def noting_ctrl_c() -> Iterator[CtrlC]:
+    """Remember Ctrl-C for a loop over solvers: each answers it with its best so far, as if nothing had happened.
+
+    The handler of SIGINT that was there before is called as well. Outside the main thread, where Python runs no
+    handlers, nothing is noted.
+
+    >>> with noting_ctrl_c() as ctrl_c:
+    ...     try:
+    ...         signal.raise_signal(signal.SIGINT)
+    ...     except KeyboardInterrupt:
+    ...         pass  # what a Solver does
+    >>> ctrl_c.pressed
+    True
+    """
+    noted, before = CtrlC(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.pressed = True
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)
@@ -165,6 +222,17 @@ def _rows_of(subject: Any, problem: Any, plan: _Plan, env_id: str | None, env_kw
     finally:
         if ours:
             env.close()
+
+
+def _cut_short(problem: Any, plan: _Plan, episode: int, seconds: float) -> Row:
+    """The row of an episode that Ctrl-C did not let end."""
+    if isinstance(problem, gymnasium.Env):
+        name = _problem_name(
+            problem.get_wrapper_attr("instance") if problem.has_wrapper_attr("instance") else None, problem
+        )
+    else:
+        name = str(getattr(problem, "name", problem))
+    return Row(plan.label, name, episode, plan.seed + episode, seconds=seconds, interrupted=True)
 
 
 def _label(subject: Any) -> str:

@@ -9,7 +9,6 @@ import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from orl.common.errors import DataUnavailableError, InputError, UnknownNameError
