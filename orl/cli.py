@@ -1,8 +1,8 @@
 """The ``orl`` command.
 
-Exit codes: 0 done; 1 no answer, or one that fails its check; 2 bad input, said in one line; 130 ended by Ctrl-C. A
-search that Ctrl-C ends has done its work, only earlier: ``orl solve`` then checks and writes its best solution and ends
-with 0. Files are written whole or not at all.
+Exit codes: 0 done; 1 no answer, or one that fails its check; 2 bad input or a file that cannot be read or written, said
+in one line; 130 ended by Ctrl-C. A search that Ctrl-C ends has done its work, only earlier: ``orl solve`` then checks
+and writes its best solution and ends with 0. Files are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -23,9 +24,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from orl.common.atomic import atomic_path, write_json
-from orl.common.errors import DataUnavailableError, InputError, MissingExtraError
+from orl.common.errors import DataUnavailableError, IllegalActionError, InputError, MissingExtraError
 
 INTERRUPTED = 130
+LARGEST_SOLUTION = 2**26
+"""Bytes of a file that ``--hint`` reads."""
 app = typer.Typer(
     help="Operations research and reinforcement learning in one table: same instance, objective, bound and clock.",
     no_args_is_help=True,
@@ -69,7 +72,7 @@ def key_values(items: list[str] | None, option: str) -> dict[str, Any]:
         is_pair = bool(equals) and key.strip().replace(".", "").replace("_", "").isalnum()
         try:
             value = yaml.safe_load(text if is_pair else item)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise InputError("cannot be read", field=option, value=item, expected=expected) from error
         if is_pair:
             *path, last = key.strip().split(".")
@@ -183,6 +186,8 @@ def solve(
     for path, expected in ((save, (".json",)), (plot, (".png", ".svg", ".pdf", ".html"))):
         if path is not None and path.suffix not in expected:
             raise InputError("unknown format", field="file", value=str(path), expected=f"one of {', '.join(expected)}")
+    require_writable(save, "--save")
+    require_writable(plot, "--plot")
     if time_limit is not None and not time_limit >= 0:
         raise InputError("bad limit", field="--time-limit", value=time_limit, expected="seconds >= 0")
     problem = room.load(instance)
@@ -214,12 +219,39 @@ def read_solution(room: Any, path: Path) -> Any:
         InputError: not a readable JSON file, or no solution of this domain in it.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_SOLUTION + 1)
+        if len(text) > LARGEST_SOLUTION:
+            raise InputError("too large", source=str(path), expected=f"at most {LARGEST_SOLUTION} bytes")
+        data = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError("cannot be read", source=str(path), value=str(error), expected="a solution as JSON") from error
     if isinstance(data, dict) and "solution" in data:
         data = data["solution"]
     return room.solution(data, str(path))
+
+
+def require_writable(path: Path | None, option: str, *, folder: bool = False) -> None:
+    """Raise InputError unless ``path`` can be written as a file, or as a ``folder``: before the work, not after it.
+
+    Leaves nothing behind: folders that are missing are not made, the nearest one that exists is tried.
+    """
+    if path is None:
+        return
+    target = path.absolute()
+    try:
+        if target.is_dir() and not folder:
+            raise InputError("is a folder", field=option, value=str(path), expected="a file")
+        parent = target if folder else target.parent
+        while not parent.exists() and parent != parent.parent:
+            parent = parent.parent
+        with tempfile.TemporaryDirectory(prefix=".orl.", dir=parent):
+            pass
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}"
+        raise InputError(reason, field=option, value=str(path), expected="a place to write to") from error
 
 
 def _make_solver(domain: str, key: str, options: list[str] | None = None) -> Any:
@@ -324,7 +356,8 @@ def train(
     An object as argument is a mapping with a target, for instance random instances: --env-kwargs
     '{"instance": {"target": "orl.envs.job_shop.generators:UniformJobShop", "n_jobs": 6, "n_machines": 6}}'.
 
-    Ctrl-C saves what has been learned so far; exit code 130.
+    Ctrl-C saves what has been learned so far; exit code 130. Targets in the config.json of a run are code,
+    which runs when the run is resumed or evaluated: load only runs you trust.
     """
     from orl.training import TrainingRun
     from orl.training import train as run_training
@@ -344,6 +377,7 @@ def train(
     )
     name = env_id.removeprefix("orl:").replace("/", "-")
     folder = out or Path("runs") / f"{algorithm}-{name}-{seed}"
+    require_writable(folder, "--out", folder=True)
     result = run_training(run, folder, resume=resume, console=_console(stderr=True))
     console = _console()
     console.print(f"{result.steps:,} steps, {result.seconds:.1f} s")
@@ -369,12 +403,17 @@ def evaluate(
     algorithm: Annotated[str | None, typer.Option(help="Of a model that has no config.json beside it.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
 ) -> None:
-    """Run a trained model or solvers on instances; one checked row an episode."""
+    """Run a trained model or solvers on instances; one checked row an episode.
+
+    A trained model runs code of its own: load only runs you trust. Ctrl-C ends the row at hand, whose column
+    `interrupted` says so, and the evaluation: the table is written as far as it goes; exit code 130.
+    """
     import pandas
 
     import orl
     from orl import registry
 
+    require_writable(csv, "--csv")
     is_model = Path(subject).exists()
     environment = next((e for e in registry.environments() if e.id == target.removeprefix("orl:")), None)
     room_name = environment.domain if environment is not None else target
@@ -409,15 +448,24 @@ def evaluate(
         assert room is not None
         problems = problems or [room.load(room.example)]
         methods = [_make_solver(room.name, key.strip(), option) for key in subject.split(",")]
-        table = pandas.concat([orl.evaluate(m, problems, **common) for m in methods], ignore_index=True)
+        tables = []
+        for method in methods:
+            tables.append(orl.evaluate(method, problems, **common))
+            if tables[-1]["interrupted"].any():
+                break
+        table = pandas.concat(tables, ignore_index=True)
     console = _console()
     console.print(_evaluation_table(table))
     if csv is not None:
         with atomic_path(csv) as temporary:
             table.to_csv(temporary, index=False)
         console.print(f"written: {csv}", highlight=False, soft_wrap=True)
+    if table["interrupted"].any():
+        console.print("ended by Ctrl-C in the last row")
     if (table["checked"] == False).any():  # noqa: E712 (None means that there was nothing to check)
         raise typer.Exit(1)
+    if table["interrupted"].any():
+        raise typer.Exit(INTERRUPTED)
 
 
 def _evaluation_table(table: Any) -> Table:
@@ -477,20 +525,27 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="A few seconds, two small instances.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Rules, tabu search, CP-SAT and a policy trained on the spot, side by side on benchmark instances."""
+    """Rules, tabu search, CP-SAT and a policy trained on the spot, side by side on benchmark instances.
+
+    Ctrl-C ends the training early, and later the comparison: the page then shows the rows so far; exit code 130.
+    """
     from orl.demo import run_demo
 
-    run_demo(out, train_seconds=train_seconds, quick=quick, seed=seed, console=_console())
+    require_writable(out, "--out", folder=True)
+    table = run_demo(out, train_seconds=train_seconds, quick=quick, seed=seed, console=_console())
+    if table["interrupted"].any():
+        raise typer.Exit(INTERRUPTED)
 
 
 def main() -> None:
-    """Console entry: runs the command and turns errors of the input into one red line and exit code 2."""
+    """Console entry: runs the command and turns errors of input and files into one red line and exit code 2."""
     try:
         app()
-    except (InputError, DataUnavailableError, MissingExtraError) as error:
+    except (InputError, IllegalActionError, DataUnavailableError, MissingExtraError, OSError) as error:
         if "--debug" in sys.argv or os.environ.get("ORL_DEBUG"):
             raise
-        _console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        text = " ".join(str(error).split())
+        _console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

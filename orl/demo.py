@@ -6,6 +6,7 @@ checks their schedules, the registry's domain draws them.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 import orl
 from orl import registry
 from orl.common.atomic import atomic_path, write_text
+from orl.common.evaluation import noting_ctrl_c
 from orl.common.problem import SolveResult, relative_gap
 from orl.page import Row, page
 from orl.policies.policy_solver import PolicySolver
@@ -64,8 +66,10 @@ class Recorder:
         return result
 
 
-def train_policy(seconds: float, seed: int = 0, console: Console | None = None) -> SetPolicy:
-    """A MaskablePPO set policy after ``seconds`` of training on random 6x6 job shops; Ctrl-C ends the training early.
+def train_policy(seconds: float, seed: int = 0, console: Console | None = None) -> tuple[SetPolicy, float]:
+    """A MaskablePPO set policy after ``seconds`` of training on random 6x6 job shops, and the seconds it has had.
+
+    Ctrl-C ends the training early.
 
     The learning rate falls linearly over the time, which is why the run is not reproducible to the last digit.
     """
@@ -85,9 +89,9 @@ def train_policy(seconds: float, seed: int = 0, console: Console | None = None) 
     finally:
         bar.close()
         env.close()
-    policy = model.policy
+    elapsed, policy = time.perf_counter() - begin, model.policy
     assert isinstance(policy, SetPolicy)
-    return policy
+    return policy, elapsed
 
 
 def methods(policy: SetPolicy, quick: bool) -> list[Recorder]:
@@ -106,21 +110,28 @@ def methods(policy: SetPolicy, quick: bool) -> list[Recorder]:
 
 
 def compare(subjects: Sequence[Recorder], instances: Sequence[Any], seed: int, console: Console) -> pandas.DataFrame:
-    """Rows of :func:`orl.evaluate`, instance by instance; ``bound`` becomes the best valid bound of all methods."""
+    """Rows of :func:`orl.evaluate`, instance by instance; ``bound`` becomes the best valid bound of all methods.
+
+    Ctrl-C ends the comparison with the row at hand, which is marked ``interrupted``, or if there is none, with
+    KeyboardInterrupt.
+    """
     warm_up = registry.domain(DOMAIN)
     small = warm_up.load(warm_up.example)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     frames = []
-    with Progress(*columns, console=console, transient=True) as progress:
+    with noting_ctrl_c() as ctrl_c, Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("compiling", total=len(subjects) * len(instances))
         for subject in subjects:  # once, so that no row pays for numba's compilation
             subject.solver.solve(small, time_limit=0.1, seed=seed)
-        for instance in instances:
-            for subject in subjects:
-                progress.update(task, description=f"{subject.name} on {instance.name}")
-                if subject.name != "tabu search" or instance.kind == "job_shop":
-                    frames.append(orl.evaluate(subject, instance, seed=seed))
-                progress.advance(task)
+            if ctrl_c.pressed:
+                raise KeyboardInterrupt
+        for instance, subject in itertools.product(instances, subjects):
+            progress.update(task, description=f"{subject.name} on {instance.name}")
+            if subject.name != "tabu search" or instance.kind == "job_shop":
+                frames.append(orl.evaluate(subject, instance, seed=seed))
+                if frames[-1]["interrupted"].any():
+                    break
+            progress.advance(task)
     table = pandas.concat(frames, ignore_index=True)
     table["bound"] = table.groupby("instance")["bound"].transform("max")
     table["gap"] = [relative_gap(*pair) for pair in zip(table["objective"], table["bound"], strict=True)]
@@ -140,11 +151,11 @@ def text_rows(table: pandas.DataFrame) -> list[Row]:
             row["instance"],
             row["subject"],
             f"{row['objective']:.0f}" if solved else "-",
-            f"{row['bound']:.0f}",
+            f"{row['bound']:.0f}" if pandas.notna(row["bound"]) else "-",
             f"{row['best_known']:.0f}" if known else "-",
             f"{100 * row['gap_to_best_known']:.1f} %" if solved and known else "-",
             f"{row['seconds']:.3f}",
-            "yes" if bool(row["checked"]) else f"NO: {row['violations']}",
+            "-" if pandas.isna(row["checked"]) else "yes" if row["checked"] else f"NO: {row['violations']}",
         )
         rows.append(Row(cells, group=row["instance"] != previous, strong=row["objective"] == least))
         previous = row["instance"]
@@ -165,10 +176,11 @@ def rich_table(rows: Sequence[Row]) -> Table:
 
 def learned_in_words(table: pandas.DataFrame) -> str:
     """One sentence that says where the learned policy stands, whatever the outcome."""
-    best = table.pivot(index="instance", columns="subject", values="objective")
-    ours = best[f"learned policy, best of {SAMPLES}"]
-    rule = best[f"rule lrpt, best of {SAMPLES}"]
-    solver = best["CP-SAT"]
+    names = [f"learned policy, best of {SAMPLES}", f"rule lrpt, best of {SAMPLES}", "CP-SAT"]
+    best = table.pivot(index="instance", columns="subject", values="objective").reindex(columns=names).dropna()
+    if best.empty:
+        return "No instance has been answered by the learned policy, the randomised LRPT rule and CP-SAT."
+    ours, rule, solver = (best[name] for name in names)
     won, drawn = int((ours < rule).sum()), int((ours == rule).sum())
     behind = 100 * (ours / solver - 1).mean()
     return (
@@ -200,11 +212,13 @@ def run_demo(
     seconds = min(train_seconds, 10.0) if quick else train_seconds
     room = registry.domain(DOMAIN)
     instances = [room.load(name) for name in (QUICK_INSTANCES if quick else INSTANCES)]
-    policy = train_policy(seconds, seed, console)
+    policy, trained = train_policy(seconds, seed, console)
     subjects = methods(policy, quick)
     table = compare(subjects, instances, seed, console)
     rows = text_rows(table)
     words = learned_in_words(table)
+    if table["interrupted"].any():
+        words += " The comparison was ended by Ctrl-C in its last row."
     console.print(rich_table(rows))
     console.print(words)
     out.mkdir(parents=True, exist_ok=True)
@@ -216,7 +230,7 @@ def run_demo(
         "Every method answers the same instances; every schedule is checked by its instance, independently of the "
         "method that made it. The bound is the best valid lower bound of this run, best known the best published "
         "makespan.",
-        f"The policy is a permutation-equivariant network trained by MaskablePPO for {seconds:.0f} seconds on random "
+        f"The policy is a permutation-equivariant network trained by MaskablePPO for {trained:.0f} seconds on random "
         "job shops of 6 jobs and 6 machines; the same weights then dispatch 15 and 20 jobs, and an open shop. Greedy "
         f"takes the likeliest action; best of {SAMPLES} adds {SAMPLES - 1} sampled schedules.",
         words,

@@ -268,7 +268,7 @@ def solvers(domain: str | None = None) -> tuple[Entry, ...]:
 
 
 def solver(domain: str, key: str, **kwargs: Any) -> Any:
-    """Make a solver of a domain: ``solver("job_shop", "cp-sat", workers=2)``. Raises UnknownNameError."""
+    """Make a solver of a domain: ``solver("job_shop", "cp-sat", num_workers=2)``. Raises UnknownNameError."""
     return _find(f"{_domain_name(domain)} solver", key, solvers(domain), lambda e: e.key).make(**kwargs)
 
 

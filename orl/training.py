@@ -2,6 +2,8 @@
 
 A run lives in one folder: ``model.zip`` (SB3's format), ``config.json`` (everything needed to repeat the run) and, with
 evaluation, ``best_model.zip`` and ``evaluations.npz``. Ctrl-C saves what is there.
+
+Both files can name code that is then run, ``config.json`` by its targets: load only runs you trust.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import importlib.metadata
 import inspect
 import json
 import math
+import pickle
 import time
 import zipfile
 from collections.abc import Mapping
@@ -36,7 +39,23 @@ from orl.common.atomic import atomic_path, write_json
 from orl.common.errors import InputError, UnknownNameError
 
 SCHEMA = "orl.training/1"
+LARGEST_CONFIG = 2**20
+"""Bytes of a config.json that is read."""
 PACKAGES = ("numpy", "gymnasium", "stable-baselines3", "sb3-contrib", "torch")
+
+
+NOT_A_MODEL = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+"""What SB3's ``load`` raises on files that are not models, or models of another algorithm."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,9 @@ def make_training_env(env_id: str, n_envs: int, env_kwargs: Mapping[str, Any], s
 
 def build_targets(value: Any) -> Any:
     """Replace every mapping with a ``target`` key by what that target returns, so that objects fit into JSON or YAML.
+
+    A target is any callable that can be imported, and it is called: what comes from a file of others is their code.
+    Load only runs you trust.
 
     >>> build_targets({"step": {"target": "fractions:Fraction", "numerator": 1, "denominator": 2}})
     {'step': Fraction(1, 2)}
@@ -220,9 +242,10 @@ def build_model(run: TrainingRun, env: VecEnv) -> BaseAlgorithm:
 
     Raises:
         UnknownNameError: no such algorithm or hyper-parameter.
-        InputError: the algorithm refuses a value.
+        InputError: the algorithm refuses a value, or takes no action masks where the env raises on illegal actions.
     """
     algorithm = registry.algorithm(run.algorithm)
+    require_masks_taken(run, algorithm, env)
     accepted = [name for name in inspect.signature(algorithm).parameters if name not in ("self", "policy", "env")]
     for name in run.hyper:
         if name not in accepted:
@@ -234,6 +257,20 @@ def build_model(run: TrainingRun, env: VecEnv) -> BaseAlgorithm:
         if isinstance(error, InputError):
             raise
         raise InputError(str(error).strip() or "refused", source=run.algorithm, field="arguments") from error
+
+
+def require_masks_taken(run: TrainingRun, algorithm: Any, env: VecEnv) -> None:
+    """Raise InputError if ``algorithm`` takes no masks and ``env`` (of ours) has some and raises on illegal actions."""
+    spec = find_spec(run.env_id)
+    illegal = {**spec.kwargs, **run.env_kwargs}.get("illegal", "raise")
+    takes_masks = "action_masks" in inspect.signature(algorithm.predict).parameters
+    if spec.namespace == "orl" and illegal == "raise" and env.has_attr("action_masks") and not takes_masks:
+        raise InputError(
+            f"{run.env_id} raises on illegal actions, and this algorithm takes no action masks",
+            field="algorithm",
+            value=run.algorithm,
+            expected="maskable-ppo, or --env-kwargs illegal=count to replace illegal actions",
+        )
 
 
 def train(
@@ -266,7 +303,7 @@ def train(
     bar = None
     try:
         if resume:
-            model = registry.algorithm(run.algorithm).load(model_file, env=env, device=run.device)
+            model = load_model(run.algorithm, model_file, env=env, device=run.device)
         else:
             model = build_model(run, env)
         steps = max(run.steps - model.num_timesteps, 0)
@@ -312,15 +349,43 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read a ``config.json`` that :func:`train` wrote.
 
     Raises:
-        InputError: not JSON, or not ours.
+        InputError: not JSON, too large, or not ours.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_CONFIG + 1)
+        if len(text) > LARGEST_CONFIG:
+            raise InputError("too large", source=str(path), expected=f"at most {LARGEST_CONFIG} bytes")
+        data = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError("cannot be read", source=str(path), value=str(error)) from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise InputError("not the configuration of a training run", source=str(path), field="schema", expected=SCHEMA)
+    for name, kind, expected in (
+        ("algorithm", str, "a text"),
+        ("env_id", str, "a text"),
+        ("env_kwargs", dict, "a mapping"),
+    ):
+        if name in data and not isinstance(data[name], kind):
+            raise InputError("wrong type", source=str(path), field=name, value=data[name], expected=expected)
     return data
+
+
+def load_model(key: str, file: Path, **kwargs: Any) -> BaseAlgorithm:
+    """SB3's ``load`` of the algorithm of that registry key.
+
+    Raises:
+        UnknownNameError: no such algorithm.
+        InputError: the file is not a model of it.
+    """
+    kind = registry.algorithm(key)
+    try:
+        model: BaseAlgorithm = kind.load(file, **kwargs)
+    except NOT_A_MODEL as error:
+        raise InputError(f"not a model of {key}", source=str(file), value=str(error)) from error
+    return model
 
 
 @dataclass(frozen=True)
@@ -351,7 +416,7 @@ class LearnedPolicy:
 
 
 def load_policy(path: Path, algorithm: str | None = None) -> LearnedPolicy:
-    """Load ``model.zip`` (or the folder of a run that holds one).
+    """Load ``model.zip`` (or the folder of a run that holds one). Load only runs you trust: both files can run code.
 
     Args:
         path: File or folder; ``config.json`` beside the file says algorithm and env.
@@ -368,11 +433,7 @@ def load_policy(path: Path, algorithm: str | None = None) -> LearnedPolicy:
     key = algorithm or config.get("algorithm")
     if key is None:
         raise InputError("no config.json beside the model", source=str(path), field="--algorithm", expected="its key")
-    kind = registry.algorithm(key)
-    try:
-        model = kind.load(file, device="cpu")
-    except (ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"not a model of {key}", source=str(file), value=str(error)) from error
+    model = load_model(key, file, device="cpu")
     return LearnedPolicy(model, config.get("env_id"), build_targets(config.get("env_kwargs", {})))
 
 

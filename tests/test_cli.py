@@ -12,13 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from orl import cli
+from orl import cli, registry
 from orl.cli import app, key_values
-from orl.common.errors import InputError
+from orl.common.errors import IllegalActionError, InputError
 from orl.envs.job_shop.instance import Schedule
 from orl.envs.job_shop.library import load
 
@@ -127,6 +128,36 @@ def test_ctrl_c_ends_the_search_and_keeps_the_best_so_far(tmp_path: Path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
+@pytest.mark.parametrize("solver", ["tabu-search"])
+def test_ctrl_c_ends_an_evaluation_with_its_rows_so_far(
+    solver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(registry.solver("job_shop", solver))
+    original = kind.solve
+
+    def solve(self: Any, instance: Any, **kwargs: Any) -> Any:
+        pressing = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+        if instance.name == "ta41":
+            pressing.start()
+        result = original(self, instance, **kwargs)
+        if instance.name == "ta41":
+            pressing.join()
+        return result
+
+    monkeypatch.setattr(kind, "solve", solve)
+    table = tmp_path / "out.csv"
+    text = run(
+        *("evaluate", f"{solver},spt", "job_shop", "--instances", "ft06,ta41,ta42", "--time-limit", "200"),
+        *("--csv", str(table)),
+        code=130,
+    )
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [(row["instance"], row["interrupted"]) for row in rows] == [("ft06", "False"), ("ta41", "True")]
+    assert 0 < float(rows[1]["seconds"]) < 150
+    assert rows[1]["checked"] == "True"
+    assert "ended by Ctrl-C" in text
+
+
 def test_a_picture_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orl.registry import Domain
 
@@ -159,6 +190,8 @@ def test_a_picture_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest
         (("train", "pppo", "CartPole-v1"), "did you mean 'ppo'"),
         (("train", "ppo", "CartPol-v1"), "did you mean 'CartPole-v1'"),
         (("train", "ppo", "CartPole-v1", "--steps", "0"), "steps"),
+        (("train", "ppo", "orl/JobShop-v0"), "maskable-ppo"),
+        (("train", "ppo", "CartPole-v1", "--hyper", "[" * 20_000), "--hyper"),
         (("evaluate", "cpsat", "job_shop"), "did you mean 'cp-sat'"),
         (("evaluate", "cp-sat", "CartPole-v1"), "job_shop"),
         (("list", "--domain", "job_shp"), "did you mean 'job_shop'"),
@@ -174,6 +207,83 @@ def test_bad_input_is_one_line_and_code_2(
     monkeypatch.chdir(tmp_path)
     assert words in fail(monkeypatch, capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("solve", "job_shop", "--instance", "ft06", "--save"), "--save"),
+        (("solve", "job_shop", "--instance", "ft06", "--plot"), "--plot"),
+        (("evaluate", "spt", "job_shop", "--instances", "ft06", "--csv"), "--csv"),
+        (("train", "ppo", "CartPole-v1", "--steps", "64", "--out"), "--out"),
+        (("demo", "--quick", "--out"), "--out"),
+    ],
+)
+@pytest.mark.parametrize("place", ["below a file", "in /proc", "a folder"])
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(
+    arguments: tuple[str, ...],
+    option: str,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def work(*_: Any, **__: Any) -> None:
+        raise AssertionError("worked before the check")
+
+    for target in ("orl.training.train", "orl.demo.run_demo", "orl.common.evaluation.evaluate"):
+        monkeypatch.setattr(target, work)
+    monkeypatch.setattr(type(registry.solver("job_shop", "cp-sat")), "solve", work)
+    name = "x.json" if option == "--save" else "x.png"
+    if place == "below a file":
+        (tmp_path / "file").write_text("")
+        path = tmp_path / "file" / "deep" / name
+    elif place == "in /proc":
+        if not Path("/proc/self").exists():
+            pytest.skip("needs /proc")
+        path = Path("/proc") / name
+    else:
+        path = tmp_path / name
+        if option == "--out":
+            pytest.skip("is to be a folder")
+        path.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert option in fail(monkeypatch, capsys, *arguments, str(path))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    cli.require_writable(tmp_path / "deep" / "deeper" / "out.json", "--save")
+    cli.require_writable(tmp_path / "run", "--out", folder=True)
+    cli.require_writable(tmp_path, "--out", folder=True)
+    cli.require_writable(None, "--save")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "x.png"), IllegalActionError("slot 3\nnow")]
+)
+def test_errors_of_files_and_illegal_actions_are_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_families", broken)
+    assert " ".join(str(error).split()) in fail(monkeypatch, capsys, "list")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("[" * 200_000, "recursion"), ("{", "cannot be read"), (" " * 100, "too large")]
+)
+def test_a_hint_of_any_size_or_depth_is_answered_in_one_line(
+    text: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if words == "too large":
+        monkeypatch.setattr(cli, "LARGEST_SOLUTION", 50)
+    (tmp_path / "hint.json").write_text(text)
+    hint = str(tmp_path / "hint.json")
+    assert words in fail(monkeypatch, capsys, "solve", "job_shop", "--instance", "ft06", "--hint", hint)
 
 
 def test_missing_data_is_one_line_that_says_how_to_get_it(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
 from rich.console import Console
 
-from orl import demo
+from orl import demo, registry
+from orl.common.problem import SolveResult
+from orl.envs.job_shop.instance import ShopInstance
 from orl.page import Row, page
+from orl.policies.set_policy import SetPolicy
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,53 @@ def test_the_page_holds_table_and_pictures_and_loads_nothing(ran: tuple[pandas.D
     assert len(list(out.glob("*.png"))) == len(sources)
 
 
+def test_the_page_says_how_long_the_policy_was_trained(ran: tuple[pandas.DataFrame, Path, str]) -> None:
+    assert re.search(r"trained by MaskablePPO for [234] seconds", (ran[1] / "index.html").read_text())
+
+
+def test_ctrl_c_in_training_shortens_the_time_that_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = demo.ProgressBar._on_step
+
+    def press_ctrl_c(self: demo.ProgressBar) -> bool:
+        if self.model.num_timesteps >= 2 * demo.N_ENVS:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(demo.ProgressBar, "_on_step", press_ctrl_c)
+    policy, elapsed = demo.train_policy(1000.0, console=Console(quiet=True))
+    assert isinstance(policy, SetPolicy)
+    assert 0 < elapsed < 500
+
+
+class Pressing:
+    """A solver during whose second call Ctrl-C comes (the first one compiles); keeps its best, as all solvers do."""
+
+    def __init__(self, press: int) -> None:
+        self.press, self.calls = press, 0
+
+    def solve(self, instance: ShopInstance, **_: Any) -> SolveResult:
+        self.calls += 1
+        try:
+            if self.calls == self.press:
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        return registry.solver("job_shop", "spt").solve(instance)
+
+
+def test_ctrl_c_ends_the_comparison_and_marks_the_row() -> None:
+    instances = [registry.domain("job_shop").load(name) for name in ("ft06", "tai4_4_01")]
+    last = Pressing(press=0)
+    subjects = [demo.Recorder(Pressing(press=2), "first"), demo.Recorder(last, "last")]
+    table = demo.compare(subjects, instances, 0, Console(quiet=True))
+    assert list(table["subject"]) == ["first"]
+    assert table["interrupted"].all()
+    assert last.calls == 1
+    assert "No instance has been answered" in demo.learned_in_words(table)
+    with pytest.raises(KeyboardInterrupt):
+        demo.compare([demo.Recorder(Pressing(press=1), "first")], instances, 0, Console(quiet=True))
+
+
 def test_a_loss_is_said_as_a_loss() -> None:
     values = {
         f"learned policy, best of {demo.SAMPLES}": 120.0,
@@ -93,7 +145,9 @@ def test_rows_without_a_valid_solution_are_said_so() -> None:
         "checked": False,
         "violations": "M1 carries 2",
     }
-    rows = demo.text_rows(pandas.DataFrame([good, bad]))
+    cut = bad | {"bound": None, "checked": pandas.NA}
+    rows = demo.text_rows(pandas.DataFrame([good, bad, cut]))
+    assert list(rows[2].cells) == ["x", "b", "-", "-", "10", "-", "0.500", "-"]
     assert list(rows[0].cells) == ["x", "a", "12", "10", "10", "20.0 %", "0.500", "yes"]
     assert list(rows[1].cells) == ["x", "b", "-", "10", "10", "-", "0.500", "NO: M1 carries 2"]
     assert (rows[0].strong, rows[1].strong) == (True, False)

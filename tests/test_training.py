@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,8 @@ def test_seconds_end_training(tmp_path: Path) -> None:
         ({"policy": "orl.policies.set_policy:Nothing"}, "policy"),
         ({"algorithm": "sac"}, "action spaces"),
         ({"env_id": "orl/JobShop-v0", "env_kwargs": {"instance": "ft66"}}, "ft06"),
+        ({"env_id": "orl/JobShop-v0"}, "maskable-ppo, or --env-kwargs illegal=count"),
+        ({"env_id": "orl:orl/JobShop-v0", "env_kwargs": {"illegal": "raise"}}, "maskable-ppo"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path: Path, change: dict, message: str) -> None:
@@ -129,6 +133,43 @@ def test_the_policy_follows_the_observation_space() -> None:
     assert resolve_policy(None, spaces.Dict({"a": spaces.Box(-1, 1, (3,))})) == "MultiInputPolicy"
     assert resolve_policy(None, spaces.Box(0, 255, (3, 64, 64), np.uint8)) == "CnnPolicy"
     assert resolve_policy("set", spaces.Box(-1, 1, (3,))).__name__ == "SetPolicy"
+
+
+@pytest.mark.filterwarnings("ignore::orl.common.illegal_actions.UnmaskedPolicyWarning")
+def test_an_algorithm_without_masks_trains_where_illegal_actions_are_replaced(tmp_path: Path) -> None:
+    kwargs = {"illegal": "count", "observation": "compact"}
+    run = TrainingRun("ppo", "orl/JobShop-v0", steps=64, n_envs=2, env_kwargs=kwargs, hyper=CARTPOLE["hyper"])
+    assert train(run, tmp_path).steps >= 64
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 200_000, "recursion"),
+        (" " * (training.LARGEST_CONFIG + 1), "too large"),
+        ("{", "cannot be read"),
+        ('{"schema": "orl.training/1", "algorithm": 5}', "algorithm: wrong type"),
+        ('{"schema": "orl.training/1", "algorithm": "ppo", "env_id": ["x"]}', "env_id: wrong type"),
+        ('{"schema": "orl.training/1", "algorithm": "ppo", "env_kwargs": 1}', "env_kwargs: wrong type"),
+    ],
+)
+def test_a_bad_configuration_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "model.zip").write_bytes(b"")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        load_policy(tmp_path)
+    assert "config.json" in str(caught.value)
+
+
+def test_a_zip_that_is_no_model_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing to load")
+    with pytest.raises(InputError, match="not a model of ppo"):
+        load_policy(tmp_path, "ppo")
+    run = TrainingRun(**CARTPOLE, steps=64)
+    (tmp_path / "config.json").write_text(json.dumps({"schema": training.SCHEMA} | asdict(run)))
+    with pytest.raises(InputError, match="not a model of ppo"):
+        train(run, tmp_path, resume=True)
 
 
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:

@@ -42,6 +42,20 @@ REWARDS = {
 }
 
 
+TERMINAL_KEYS: dict[str, type] = {
+    "objective": float,
+    "bound": float,
+    "solution": object,
+    "makespan": float,
+    "lb0": float,
+    "best_known": float,
+    "gap": float,
+    "pruned": bool,
+    "illegal_actions": int,
+}
+"""What the info of a last step holds, and the dtype of its column in a batch."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Options of the MDP, with the meanings given in :class:`orl.envs.job_shop.env.JobShopEnv`."""
@@ -229,11 +243,9 @@ class ShopBatch:
     def reset(self, which: npt.NDArray[np.bool_]) -> None:
         """Put the marked copies at the root of their instances and write their observations."""
         a = self.arena
-        kernel.reset_batch(self.packed, a.ints, a.longs, a.row, a.state, a.clock, a.mask, which)
-        self.terminated[which] = False
-        dead = which & (a.clock[:, DEAD] != 0)
-        if dead.any():
-            instance = self.instance(int(np.flatnonzero(dead)[0]))
+        dead = kernel.reset_batch(self.packed, a.ints, a.longs, a.row, a.state, a.clock, a.mask, which, self.terminated)
+        if dead >= 0:
+            instance = self.instance(dead)
             if self.settings.upper_bound is None:
                 raise InputError("no schedule meets the deadlines", source=instance.name, field="deadline")
             raise InputError(

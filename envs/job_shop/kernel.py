@@ -587,10 +587,23 @@ def step_batch(
 
 @njit(cache=True)
 def reset_batch(
-    packed: Longs, ints: Ints, longs: Longs, row: Longs, state: Ints, clock: Longs, mask: Flags, which: Flags
-) -> None:
-    """Put the marked copies at their roots."""
+    packed: Longs,
+    ints: Ints,
+    longs: Longs,
+    row: Longs,
+    state: Ints,
+    clock: Longs,
+    mask: Flags,
+    which: Flags,
+    terminated: Flags,
+) -> int:
+    """Put the marked copies at their roots; returns the last whose root is a dead end, or -1."""
     L, c = unpack(packed)
+    dead = -1
     for b in range(len(row)):
         if which[b]:
             reset_one(L, ints[row[b]], longs[row[b]], state[b], clock[b], mask[b], c)
+            terminated[b] = False
+            if clock[b, DEAD] != 0:
+                dead = b
+    return dead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import gymnasium
@@ -15,7 +16,15 @@ from orl.common.errors import InputError
 from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
 from orl.envs.job_shop.arena import ELAPSED, ILLEGAL
-from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState, require_render_mode
+from orl.envs.job_shop.batch import (
+    TERMINAL_KEYS,
+    InstanceLike,
+    Reward,
+    Settings,
+    ShopBatch,
+    ShopState,
+    require_render_mode,
+)
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.observation import Normalization, ObservationKind
 
@@ -253,13 +262,11 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         indices = np.flatnonzero(ended).tolist()
         rows = [self.batch.terminal_info(b) for b in indices]
         infos: dict[str, Any] = {}
-        for key in rows[0] if rows else ():
-            values = [row[key] for row in rows]
-            dtype = type(values[0]) if isinstance(values[0], (bool, int, float)) else object
-            infos[key] = np.zeros(self.num_envs, dtype) if dtype is not object else np.full(self.num_envs, None, object)
-            for b, value in zip(indices, values, strict=True):
-                infos[key][b] = value
-            infos[f"_{key}"] = ended
+        for key, dtype in TERMINAL_KEYS.items():
+            column = np.empty(self.num_envs, object) if dtype is object else np.zeros(self.num_envs, dtype)
+            for b, row in zip(indices, rows, strict=True):
+                column[b] = row[key]
+            infos[key], infos["_" + key] = column, ended
         return infos
 
     def _single_observation(self, b: int) -> Any:
@@ -269,12 +276,22 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
     def _observation(self) -> Any:
         """The batched observation: copies, or read-only views under ``copy=False``."""
         if self.copy:
-            chosen = {key: self.batch.buffers[key].copy() for key in self.batch.keys}
+            chosen = {key: buffer.copy() for key, buffer in self._views.items()}
         else:
-            chosen = {key: self.batch.buffers[key].view() for key in self.batch.keys}
-            for array in chosen.values():
-                array.flags.writeable = False
+            chosen = dict(self._views)
         return chosen if self._dict else chosen["slots"]
+
+    @cached_property
+    def _views(self) -> dict[str, npt.NDArray[Any]]:
+        """Read-only views of the observation buffers."""
+        views = {key: self.batch.buffers[key].view() for key in self.batch.keys}
+        for view in views.values():
+            view.flags.writeable = False
+        return views
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Views are left out: a copy must look at its own buffers."""
+        return {key: value for key, value in self.__dict__.items() if key != "_views"}
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

@@ -62,7 +62,7 @@ class UnknownNameError(InputError):
 
 
 def _nearest(name: str, known: list[str]) -> list[str]:
-    """The three names most like ``name``, whatever their case; of equally like ones, the first in alphabetical order."""
+    """The three names most like ``name``, in any case; of equally like ones, the first in alphabetical order."""
     matcher = difflib.SequenceMatcher(b=name.casefold())
     scored = []
     for choice in known:

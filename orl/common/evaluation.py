@@ -100,8 +100,8 @@ def evaluate(
     are normalised with the model's own VecNormalize statistics if it was trained with some. Policies whose ``predict``
     has the keyword ``action_masks`` are given the masks.
 
-    Ctrl-C ends the evaluation but loses no row: the table comes back with the row that was cut short as its last, marked
-    in the column ``interrupted``. Who calls this in a loop has to look there, or wraps the loop in :func:`noting_ctrl_c`.
+    Ctrl-C ends the evaluation but loses no row: the table comes back, its last row is the one that was cut short and is
+    marked in the column ``interrupted``. A caller's own loop has to look there, or at :func:`noting_ctrl_c`.
 
     Args:
         subject: A Solver; a policy with SB3's ``predict`` (model, rule built on the env that is evaluated); or a
@@ -226,12 +226,10 @@ def _rows_of(subject: Any, problem: Any, plan: _Plan, env_id: str | None, env_kw
 
 def _cut_short(problem: Any, plan: _Plan, episode: int, seconds: float) -> Row:
     """The row of an episode that Ctrl-C did not let end."""
+    name = str(getattr(problem, "name", problem))
     if isinstance(problem, gymnasium.Env):
-        name = _problem_name(
-            problem.get_wrapper_attr("instance") if problem.has_wrapper_attr("instance") else None, problem
-        )
-    else:
-        name = str(getattr(problem, "name", problem))
+        own = problem.get_wrapper_attr("instance") if problem.has_wrapper_attr("instance") else None
+        name = _problem_name(own, problem)
     return Row(plan.label, name, episode, plan.seed + episode, seconds=seconds, interrupted=True)
 
 

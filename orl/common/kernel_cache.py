@@ -14,24 +14,22 @@ from pathlib import Path
 
 @cache
 def drop_stale_kernels() -> int:
-    """Delete orl's cached kernels that are older than its newest source file; returns their number.
+    """Delete orl's cached kernels if a source in a folder that holds cached kernels is newer; returns their number.
 
     Runs once a process and takes about a millisecond. Files that cannot be deleted are left (a read-only install is not
     edited in place).
     """
-    folders = []
-    for name in ("orl", "orl.envs", "orl.solvers"):
-        spec = importlib.util.find_spec(name)
-        folders += [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    sources = [path for folder in folders for path in folder.rglob("*.py")]
-    if not sources:
-        return 0
-    newest = max(path.stat().st_mtime for path in sources)
+    spec = importlib.util.find_spec
+    packages = [found for name in ("orl", "orl.envs", "orl.solvers") if (found := spec(name)) is not None]
+    roots = [Path(place) for package in packages for place in package.submodule_search_locations or ()]
+    kernels = [path for root in roots for path in root.rglob("*.nb[ic]")]
+    sources = [path for folder in {kernel.parent.parent for kernel in kernels} for path in folder.glob("*.py")]
+    newest = max((path.stat().st_mtime for path in sources), default=0.0)
     dropped = 0
-    for path in (path for folder in folders for path in folder.rglob("*.nb[ic]")):
+    for kernel in kernels:
         try:
-            if path.stat().st_mtime < newest:
-                path.unlink()
+            if kernel.stat().st_mtime < newest:
+                kernel.unlink()
                 dropped += 1
         except (FileNotFoundError, PermissionError):
             continue

@@ -25,7 +25,7 @@ from orl.common.errors import InputError
 from orl.common.problem import Progress, SolveResult, Status
 from orl.envs.job_shop.instance import NO_DEADLINE, IntArray, Schedule, ShopInstance
 from orl.envs.job_shop.schedule_graph import left_shift
-from orl.solvers.job_shop.tabu_search import TabuSearch, is_classical
+from orl.solvers.job_shop.tabu_search import TabuSearch, compile_kernel, is_classical
 
 HINT_SHARE = 0.1
 HINT_SECONDS = 2.0
@@ -43,7 +43,8 @@ class CpSat:
             hardly moves (measured on two cores: ft10 is proved in 19 s with 8 workers, not in 60 s with 2).
             Oversubscription costs little. Take 1 where many small problems run side by side.
         auto_hint: Without a ``hint``, start classical job shops from a short tabu search (at most a tenth
-            of the time limit, 2 seconds and 400 moves an operation).
+            of the time limit, 2 seconds and 400 moves an operation), where it fits in memory (see
+            :func:`~orl.solvers.job_shop.tabu_search.is_classical`).
         deterministic_limit: Stop after this much of CP-SAT's deterministic time (about seconds of one core) with one
             worker: the result then depends on the seed alone. Wall-clock limits are never reproducible.
         cpu_time: Measure the time limit and the curve in CPU seconds of the process, all threads together, instead of
@@ -59,8 +60,13 @@ class CpSat:
         if type(self.num_workers) is not int or self.num_workers < 1:
             raise InputError("bad value", source="CpSat", field="num_workers", value=self.num_workers, expected=">= 1")
         limit = self.deterministic_limit
-        if limit is not None and not limit > 0:
-            raise InputError("bad value", source="CpSat", field="deterministic_limit", value=limit, expected="> 0")
+        if limit is not None and (type(limit) not in (int, float) or not limit > 0):
+            expected = "a number > 0 or None"
+            raise InputError("bad value", source="CpSat", field="deterministic_limit", value=limit, expected=expected)
+        for field in ("auto_hint", "cpu_time"):
+            value = getattr(self, field)
+            if type(value) is not bool:
+                raise InputError("bad value", source="CpSat", field=field, value=value, expected="True or False")
 
     @property
     def name(self) -> str:
@@ -72,10 +78,13 @@ class CpSat:
     ) -> SolveResult:
         """Minimise the objective of ``instance``; Ctrl-C returns the best schedule so far.
 
+        The first call on a machine that starts from the automatic hint compiles the kernel of the tabu search (several
+        seconds, kept on disk), which no time limit covers.
+
         Args:
             instance: The problem.
             time_limit: Wall seconds, hint included; None: until proved optimal (or the deterministic limit).
-            seed: Seed of the search and of the tabu search behind the automatic hint.
+            seed: Seed of the search and of the tabu search behind the automatic hint, any integer.
             hint: A schedule to start from, complete. A feasible one also bounds the search: the result is never worse.
 
         Returns:
@@ -85,10 +94,13 @@ class CpSat:
         Raises:
             InputError: a hint that does not belong to the instance, a negative time limit.
         """
-        clock = _Clock(self.cpu_time)
         _check_limit(time_limit)
+        starts_from_tabu_search = hint is None and self.auto_hint and is_classical(instance)
+        if starts_from_tabu_search:
+            compile_kernel()
+        clock = _Clock(self.cpu_time)
         log: list[Progress] = []
-        if hint is None and self.auto_hint and is_classical(instance):
+        if starts_from_tabu_search:
             starter = TabuSearch(
                 iterations=min(HINT_MOVES, HINT_MOVES_AN_OPERATION * instance.n_ops), cpu_time=self.cpu_time
             )

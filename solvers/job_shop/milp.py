@@ -3,6 +3,11 @@
 Two operations on one machine need an order: a binary ``first[a, b]`` chooses it and a big constant switches the other
 order off. The relaxation is weak, so this is for teaching sizes (ft06 takes seconds); use CP-SAT for anything larger.
 
+HiGHS computes in floating point and keeps integers and constraints up to a tolerance, which the big constants multiply
+by the times of the instance. So only the order of the operations and their modes are read from its solutions, starts
+and objectives are recomputed in integers, and its bounds are lowered by what the tolerance may hide before they are
+rounded up: with horizons of many millions a result may stay ``feasible``, one unit above its bound.
+
     >>> from orl.envs.job_shop.builders import job_shop
     >>> Milp().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=10).objective
     6.0
@@ -10,10 +15,11 @@ order off. The relaxation is weak, so this is for teaching sizes (ft06 takes sec
 
 from __future__ import annotations
 
+import heapq
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +44,13 @@ class Milp:
 
     max_disjunctions: int = 1000
 
+    def __post_init__(self) -> None:
+        if type(self.max_disjunctions) is not int or self.max_disjunctions < 0:
+            value = self.max_disjunctions
+            raise InputError(
+                "bad value", source="Milp", field="max_disjunctions", value=value, expected="an integer >= 0"
+            )
+
     @property
     def name(self) -> str:
         """Key of this solver."""
@@ -55,7 +68,8 @@ class Milp:
             hint: A feasible schedule to start from; the result is never worse.
 
         Raises:
-            InputError: cumulative resources, too many disjunctions, an infeasible hint, a negative time limit.
+            InputError: cumulative resources, too many disjunctions, an infeasible hint, a negative time limit,
+                deadlines that HiGHS keeps only up to its tolerance (times of many millions).
         """
         started = time.perf_counter()
         if time_limit is not None and not time_limit >= 0:
@@ -70,11 +84,13 @@ class Milp:
                 expected=f"at most {self.max_disjunctions}",
             )
         incumbent = _checked(instance, hint)
-        model = build_model(instance, pairs, _horizon(instance, incumbent))
+        horizon = _horizon(instance, incumbent)
+        model = build_model(instance, pairs, horizon)
         highs, label = _load(model)
         highs.setOptionValue("random_seed", seed % 2**31)
+        highs.setOptionValue("mip_feasibility_tolerance", _tolerance(instance, horizon))
         highs.setOptionValue("mip_rel_gap", 0.0)
-        highs.setOptionValue("mip_abs_gap", 0.999)  # objectives are integers
+        highs.setOptionValue("mip_abs_gap", max(0.0, 0.999 - _hidden(instance, horizon)))  # objectives are integers
         if time_limit is not None:
             highs.setOptionValue("time_limit", max(0.0, time_limit - (time.perf_counter() - started)))
         log: list[Progress] = []
@@ -83,19 +99,25 @@ class Milp:
             log.append(Progress(time.perf_counter() - started, _value(instance, incumbent)))
 
         def record(event: Any) -> None:
-            value, bound = event.data_out.objective_function_value, event.data_out.mip_dual_bound
-            proved = float(bound) if math.isfinite(bound) else None
-            log.append(Progress(time.perf_counter() - started, float(round(value)), proved))
+            found = _schedule(instance, model, label, event.data_out.mip_solution)
+            value = _value(instance, found)
+            best = log[-1].objective if log else None
+            if (best is None or value < best) and instance.check(found).feasible:
+                bound = event.data_out.mip_dual_bound
+                proved = min(float(bound), value) if math.isfinite(bound) else None
+                log.append(Progress(time.perf_counter() - started, value, proved))
 
         highs.cbMipImprovingSolution += record
         highs.HandleKeyboardInterrupt = True
         highs.solve()
-        return _result(instance, model, label, highs, incumbent, log, started)
+        return _result(instance, model, label, highs, horizon, incumbent, log, started)
 
 
 def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horizon: int) -> pyo.ConcreteModel:
-    """The programme: ``pairs`` are triples (operation, operation, resource) to order, ``horizon`` is the big constant.
+    """The programme: ``pairs`` are triples (operation, operation, resource) to order; nothing ends after ``horizon``.
 
+    The constant that switches an order off is the smallest that the windows of its two operations allow: the latest end
+    of the one (its longest way to the end before the horizon) less the earliest start of the other.
     Variables: ``start[o]`` >= release, ``use[o, k]`` (mode k of operation o, only where there is a choice),
     ``first[a, b]`` (1: a before b) and the objective's ``makespan``, ``completion[j]`` and ``tardiness[j]``.
     """
@@ -103,9 +125,11 @@ def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horiz
     operations = range(instance.n_ops)
     choices = [(o, k) for o in operations if _n_modes(instance, o) > 1 for k in range(_n_modes(instance, o))]
 
+    earliest_start: list[int] = instance.earliest_start.tolist()
+    latest_end: list[int] = np.minimum(horizon - instance.tail.astype(np.int64), instance.deadline).tolist()
+
     def window(_: pyo.ConcreteModel, o: int) -> tuple[int, int]:
-        latest = min(horizon, int(instance.deadline[o])) - int(instance.min_duration[o])
-        return int(instance.release[o]), max(latest, int(instance.release[o]))
+        return earliest_start[o], max(latest_end[o] - int(instance.min_duration[o]), earliest_start[o])
 
     model.start = pyo.Var(operations, bounds=window)
     model.use = pyo.Var(choices, domain=pyo.Binary)
@@ -132,8 +156,9 @@ def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horiz
             model.rules.add(end(int(instance.pred_op[e])) + int(instance.pred_lag[e]) <= model.start[o])
     for a, b, r in pairs:
         both = 2 - on(a, r) - on(b, r)  # 0 when both run on r
-        model.rules.add(end(a) <= model.start[b] + horizon * (1 - model.first[a, b] + both))
-        model.rules.add(end(b) <= model.start[a] + horizon * (model.first[a, b] + both))
+        a_late, b_late = (max(0, latest_end[x] - earliest_start[y]) for x, y in ((a, b), (b, a)))
+        model.rules.add(end(a) <= model.start[b] + a_late * (1 - model.first[a, b] + both))
+        model.rules.add(end(b) <= model.start[a] + b_late * (model.first[a, b] + both))
     model.objective = pyo.Objective(expr=_objective(model, instance, end, horizon))
     return model
 
@@ -199,6 +224,21 @@ def _horizon(instance: ShopInstance, incumbent: Schedule | None) -> int:
     if incumbent is not None and instance.objective == "makespan":
         return int(_value(instance, incumbent))
     return instance.horizon
+
+
+def _tolerance(instance: ShopInstance, horizon: int) -> float:
+    """HiGHS's tolerance: its default for small times, then smaller so that objectives are right to about 0.1."""
+    return min(1e-6, max(1e-10, 0.1 / _largest_objective(instance, horizon)))
+
+
+def _hidden(instance: ShopInstance, horizon: int) -> float:
+    """What the tolerance may hide in an objective: taken off HiGHS's bounds before they are rounded up."""
+    return max(1e-4, _tolerance(instance, horizon) * _largest_objective(instance, horizon))
+
+
+def _largest_objective(instance: ShopInstance, horizon: int) -> int:
+    weights = {"makespan": 1, "total_flow": instance.n_jobs, "weighted_tardiness": int(instance.weight.sum())}
+    return max(1, horizon * weights[instance.objective])
 
 
 def _checked(instance: ShopInstance, hint: Schedule | None) -> Schedule | None:
@@ -270,6 +310,7 @@ def _result(
     model: pyo.ConcreteModel,
     column: dict[int, int],
     highs: highspy.Highs,
+    horizon: int,
     incumbent: Schedule | None,
     log: list[Progress],
     started: float,
@@ -281,11 +322,15 @@ def _result(
     schedule = incumbent
     if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
         found = _schedule(instance, model, column, highs.getSolution().col_value)
-        if incumbent is None or _value(instance, found) <= _value(instance, incumbent):
+        kept = instance.check(found).feasible
+        if not kept and incumbent is None:
+            problem = "HiGHS misses a deadline by its tolerance: the times are too large for the MILP (use cp-sat)"
+            raise InputError(problem, source=instance.name, field="horizon", value=horizon, expected="smaller times")
+        if kept and (incumbent is None or _value(instance, found) <= _value(instance, incumbent)):
             schedule = found
     bound = instance.lower_bound()
     if math.isfinite(info.mip_dual_bound):
-        bound = max(bound, float(math.ceil(info.mip_dual_bound - 1e-4)))
+        bound = max(bound, float(math.ceil(info.mip_dual_bound - _hidden(instance, horizon))))
     if schedule is None:
         return SolveResult("unknown", bound=bound, seconds=seconds, log=tuple(log))
     objective = _value(instance, schedule)
@@ -296,18 +341,38 @@ def _result(
 
 
 def _schedule(
-    instance: ShopInstance, model: pyo.ConcreteModel, column: dict[int, int], values: list[float]
+    instance: ShopInstance, model: pyo.ConcreteModel, column: dict[int, int], values: Sequence[float]
 ) -> Schedule:
-    """The left-shifted schedule of a solution of the programme, whose starts are integers up to rounding."""
-    start = np.array([round(values[column[id(v)]]) for v in model.start.values()], np.int32)
+    """The schedule of the modes and of the machine orders of a solution of the programme, each operation its earliest.
+
+    Operations are taken in the order of their rounded starts, after their predecessors (ties: shorter ones first, then
+    the topological order). Where rounding gives a feasible schedule, this is that schedule shifted to the left; where
+    the tolerance of HiGHS breaks a constraint, it still meets every constraint but deadlines.
+    """
     mode = np.zeros(instance.n_ops, np.int32)
     for (o, k), v in model.use.items():
         if values[column[id(v)]] > 0.5:
             mode[o] = k
-    rough = Schedule(start, mode)
-    check = instance.check(rough)
-    if not check.feasible:
-        raise RuntimeError(
-            f"{instance.name}: rounding the solution of HiGHS breaks a constraint: {check.violations[0]}"
-        )
-    return left_shift(instance, rough)
+    duration = instance.mode_duration[instance.mode_ptr[:-1] + mode].tolist()
+    rank = np.empty(instance.n_ops, np.int64)
+    rank[instance.topological_order] = np.arange(instance.n_ops)
+    rough = [round(values[column[id(v)]]) for v in model.start.values()]
+    key = [(rough[o], rough[o] + duration[o], int(rank[o]), o) for o in range(instance.n_ops)]
+    start, free = instance.release.astype(np.int64).tolist(), [0] * instance.n_resources
+    left = np.diff(instance.pred_ptr).tolist()
+    ready = [key[o] for o in range(instance.n_ops) if left[o] == 0]
+    heapq.heapify(ready)
+    while ready:
+        o = heapq.heappop(ready)[-1]
+        machines = _resources(instance, o, int(mode[o]))
+        start[o] = max([start[o], *(free[r] for r in machines)])
+        end = start[o] + duration[o]
+        for r in machines:
+            free[r] = end
+        for e in range(instance.succ_ptr[o], instance.succ_ptr[o + 1]):
+            s = int(instance.succ_op[e])
+            start[s] = max(start[s], end + int(instance.succ_lag[e]))
+            left[s] -= 1
+            if left[s] == 0:
+                heapq.heappush(ready, key[s])
+    return Schedule(np.array(start, np.int32), mode)

@@ -27,6 +27,7 @@ CHUNK_SECONDS = 0.01
 # Zhang et al. take 10 + n/m to 1.4 times that; shorter tenures were 0.1 % better on random instances after 1 and 4 s.
 SHORTEST_TENURE = 7
 LONGEST_TENURE_FACTOR = 1.5
+MAX_TABU_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class TabuSearch:
     """Tabu search with the neighbourhood N7 (Zhang, Li, Guan and Rao, C&OR 34, 2007) from an LRPT schedule.
 
     One core, anytime, makespan only. Covers job shops and flow shops whose jobs are chains of operations on one machine
-    each: ragged, re-entrant, with durations of 0, releases and time lags.
+    each: ragged, re-entrant, with durations of 0, releases and time lags. Memory is 8 bytes x operations x operations
+    on the busiest machine, at most 1 GiB (11,000 jobs on one machine, 2,500 jobs x 20 machines, are about the largest).
 
     Args:
         neighbourhood: ``n7`` or, for teaching, ``n5`` (only swaps of neighbours at the ends of critical blocks, Nowicki
@@ -56,10 +58,15 @@ class TabuSearch:
             raise InputError(
                 "bad value", source="TabuSearch", field="neighbourhood", value=value, expected="'n5' or 'n7'"
             )
-        if self.iterations is not None and self.iterations < 0:
-            raise InputError(
-                "bad value", source="TabuSearch", field="iterations", value=self.iterations, expected=">= 0"
-            )
+        if self.iterations is not None and (type(self.iterations) is not int or self.iterations < 0):
+            value, expected = self.iterations, "an integer >= 0 or None"
+            raise InputError("bad value", source="TabuSearch", field="iterations", value=value, expected=expected)
+        if self.target is not None and type(self.target) is not int:
+            value, expected = self.target, "an integer or None"
+            raise InputError("bad value", source="TabuSearch", field="target", value=value, expected=expected)
+        if type(self.cpu_time) is not bool:
+            value = self.cpu_time
+            raise InputError("bad value", source="TabuSearch", field="cpu_time", value=value, expected="True or False")
 
     @property
     def name(self) -> str:
@@ -76,7 +83,7 @@ class TabuSearch:
         Args:
             instance: A classical job shop (see :func:`is_classical`).
             time_limit: Seconds; None: 10, or unlimited when ``iterations`` is given.
-            seed: Seed of ties and tenures.
+            seed: Seed of ties and tenures, any integer (negative ones count modulo 2**64).
             hint: A feasible schedule to start from instead of LRPT; the result is never worse.
 
         Returns:
@@ -97,7 +104,7 @@ class TabuSearch:
         if time_limit is None and self.iterations is None:
             time_limit = DEFAULT_SECONDS
         clock = time.process_time if self.cpu_time else time.perf_counter
-        _compile_kernel()
+        compile_kernel()
         started, started_wall = clock(), time.perf_counter()
         graph = _Graph(instance)
         search = _Search(graph, graph.order_of(hint), self.neighbourhood, seed)
@@ -141,7 +148,11 @@ class TabuRun:
 
 
 def is_classical(instance: ShopInstance) -> bool:
-    """True when tabu search covers the instance: makespan, chains, at most one machine of capacity 1 an operation."""
+    """True when tabu search covers the instance.
+
+    That is: makespan, chains of operations, at most one machine of capacity 1 an operation, and a tabu list (8 bytes x
+    operations x operations on the busiest machine) of at most 1 GiB.
+    """
     return _obstacle(instance) is None
 
 
@@ -170,12 +181,24 @@ def _obstacle(instance: ShopInstance) -> tuple[str, object, str] | None:
     if early.any():
         o = successor[np.flatnonzero(early)[0]]
         return "release", int(instance.release[o]), "releases that matter on first operations only (use cp-sat)"
+    busiest = int(np.bincount(instance.use_resource).max(initial=1))
+    n_bytes = 8 * _n_nodes(instance) * busiest
+    if n_bytes > MAX_TABU_BYTES:
+        size = f"{instance.n_ops} x {busiest}, a tabu list of {n_bytes / 2**30:.1f} GiB"
+        return "operations x operations on the busiest machine", size, "at most 1 GiB (use cp-sat)"
     return None
 
 
+def _n_nodes(instance: ShopInstance) -> int:
+    """Nodes of the graph of a classical instance: operations, releases, lags and the sentinels around the chains."""
+    first = np.diff(instance.pred_ptr) == 0
+    delays = np.count_nonzero(instance.release[first] > 0) + np.count_nonzero(instance.pred_lag > 0)
+    return instance.n_ops + int(delays) + int(np.count_nonzero(first)) + 1
+
+
 @functools.cache
-def _compile_kernel() -> None:
-    """Compile the kernel, or load it from numba's cache, before any clock runs."""
+def compile_kernel() -> None:
+    """Compile the kernel, or load it from numba's cache, so that no clock of a solver has to run meanwhile."""
     graph = _Graph(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]))
     _Search(graph, graph.order_of(None), "n7", 0).advance(1, 0)
 
@@ -284,7 +307,8 @@ class _Search:
         self.moves = np.zeros((4 * n_nodes, 3), np.int64)
         self.scratch, self.block_first = np.zeros(n_nodes, np.int64), np.zeros(n_nodes + 1, np.int64)
         self.best_order = self.order.copy()
-        self.random_state = np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
+        entropy = seed if seed >= 0 else int(seed) % 2**64  # numpy takes no negative ones
+        self.random_state = np.random.SeedSequence(entropy).generate_state(1, np.uint64) | np.uint64(1)
         self.counters = np.zeros(tabu_kernel.N_COUNTERS, np.int64)
         self.counters[[tabu_kernel.MAKESPAN, tabu_kernel.BEST]] = self.head_end.max()
         base = SHORTEST_TENURE + n_jobs / n_machines

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import signal
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -14,8 +17,9 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from orl import registry
 from orl.common.errors import InputError
-from orl.common.evaluation import COLUMNS, evaluate
+from orl.common.evaluation import COLUMNS, evaluate, noting_ctrl_c
 from orl.common.problem import Bounds, Check, SolveResult
 
 
@@ -225,6 +229,76 @@ def test_sampled_evaluation_repeats_and_leaves_the_global_generators_alone() -> 
     other = evaluate(model, "CartPole-v1", n_episodes=5, deterministic=False, seed=30)
     assert list(first["return"]) == list(again["return"])
     assert list(first["return"]) != list(other["return"])
+
+
+@pytest.mark.parametrize("rule", ["mwkr", "random"])
+def test_the_seed_column_decides_the_row_of_a_random_rule(rule) -> None:
+    policy = functools.partial(registry.rule, "job_shop", rule)
+    play = functools.partial(evaluate, policy, "ta01", env_id="orl/JobShop-v0", deterministic=False)
+    rows = play(n_episodes=6).set_index("seed")["objective"]
+    assert rows.nunique() > 1
+    np.random.seed(99)  # noqa: NPY002
+    later = play(n_episodes=3, seed=3).set_index("seed")["objective"]
+    assert later.to_dict() == rows.loc[3:].to_dict()
+
+
+def pressed_in(call: int, solver):
+    """The solver, with Ctrl-C in one of its calls, answered as solvers do: by the best so far."""
+    original = solver.solve
+
+    def solve(instance, **kwargs):
+        if len(solver.limits) == call:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        return original(instance, **kwargs)
+
+    solver.solve = solve
+    return solver
+
+
+def test_ctrl_c_ends_the_table_and_marks_the_row_that_it_cut_short() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    table = evaluate(pressed_in(3, Overshoot()), [Digits(10), Digits(20), Digits(30)], n_episodes=2)
+    assert list(table["instance"]) == ["digits10", "digits10", "digits20", "digits20"]
+    assert list(table["interrupted"]) == [False, False, False, True]
+    assert list(table["objective"]) == [10, 11, 20, 21]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not evaluate(Overshoot(), Digits(10))["interrupted"].any()
+
+
+def test_ctrl_c_in_an_episode_leaves_its_row_without_figures(digits_id) -> None:
+    class Pressing(Lazy):
+        calls = 0
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False, action_masks=None):
+            self.calls += 1
+            if self.calls == 9:
+                signal.raise_signal(signal.SIGINT)
+            return super().predict(observation, state, action_masks=action_masks)
+
+    for problems, env_id in (([Digits(5), Digits(6)], digits_id), (DigitsEnv(Digits(5)), None), (digits_id, None)):
+        table = evaluate(Pressing(0), problems, env_id=env_id, n_episodes=3)
+        assert list(table["interrupted"]) == [False, True]
+        assert list(table["seed"]) == [0, 1]
+        assert table["instance"].iloc[1] in ("digits5", digits_id)
+        assert table["objective"].isna().tolist() == [False, True]
+        assert (table["status"].iloc[1], table["checked"].isna().iloc[1]) == ("unknown", True)
+
+
+def test_notes_of_ctrl_c_nest_and_need_the_main_thread() -> None:
+    with noting_ctrl_c() as outer:
+        with noting_ctrl_c() as inner, pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert outer.pressed
+        assert inner.pressed
+        with noting_ctrl_c() as later:
+            pass
+        assert not later.pressed
+    tables = []
+    thread = threading.Thread(target=lambda: tables.append(evaluate(Overshoot(), Digits(10))))
+    thread.start()
+    thread.join()
+    assert tables[0]["objective"].iloc[0] == 10
 
 
 def test_best_of_samples_after_the_greedy_attempt(digits_id) -> None:

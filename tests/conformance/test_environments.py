@@ -233,7 +233,8 @@ def test_stock_evaluators_on_a_masked_policy() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UnmaskedPolicyWarning)
         maskable_evaluate_policy(model, venv, n_eval_episodes=100, deterministic=False)
-        table = orl.evaluate(model, id, n_episodes=5, deterministic=False)
+        table = orl.evaluate(model, id, n_episodes=100, deterministic=False)
+    assert len(table) == 100
     assert table["illegal_actions"].eq(0).all()
     assert table["checked"].all()
     counting = VecMonitor(orl.make_vec(id, 4, seed=0, illegal="count"))

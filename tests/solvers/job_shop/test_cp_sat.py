@@ -211,7 +211,7 @@ def test_ctrl_c_during_the_hint_returns_the_hint(monkeypatch):
     from orl.solvers.job_shop import tabu_search
 
     instance = taillard_job_shop(15, 15, 31, 32)
-    tabu_search._compile_kernel()
+    tabu_search.compile_kernel()
     monkeypatch.setattr(tabu_search._Search, "advance", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     result = CpSat().solve(instance, time_limit=60)
     assert result.status == "feasible"

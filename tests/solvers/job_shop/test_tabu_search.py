@@ -167,7 +167,7 @@ def test_an_interrupt_returns_the_best_so_far(monkeypatch):
             raise KeyboardInterrupt
         advance(self, iterations, target)
 
-    tabu_search._compile_kernel()
+    tabu_search.compile_kernel()
     start = TabuSearch(iterations=0).solve(instance).objective
     monkeypatch.setattr(tabu_search._Search, "advance", interrupted_advance)
     run = TabuSearch().run(instance, time_limit=60)
