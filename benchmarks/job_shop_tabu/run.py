@@ -43,9 +43,9 @@ Job = tuple[str, str, int, int]  # instance, solver, seed, CPU-seconds
 
 def jobs() -> Iterator[Job]:
     """The runs of the full benchmark, those that the claim rests on first."""
-    for name in ALL:
-        yield name, "tabu-search", 0, 60 if name in FIRST else 10
-        yield name, "cp-sat", 0, 60 if name in FIRST else 10
+    for solver in ("tabu-search", "cp-sat"):
+        for name in ALL:
+            yield name, solver, 0, 60 if name in FIRST else 10
     for name in FIRST:
         yield name, "tabu-search n5", 0, 10
     for seed in SEEDS[1:]:

@@ -138,9 +138,10 @@ def evaluate(
         if value < 1:
             raise InputError("too small", field=field, value=value, expected=">= 1")
     listed = list(problems) if isinstance(problems, list | tuple) else [problems]
-    plan = _Plan(name or _label(subject), n_episodes, seed, time_limit, deterministic, best_of)
+    label = name or _label(subject)
     rows: list[Row] = []
-    with noting_ctrl_c() as ctrl_c, tqdm(total=len(listed) * n_episodes, disable=not progress, desc=plan.label) as bar:
+    with noting_ctrl_c() as ctrl_c, tqdm(total=len(listed) * n_episodes, disable=not progress, desc=label) as bar:
+        plan = _Plan(label, n_episodes, seed, time_limit, deterministic, best_of, ctrl_c)
         for problem in listed:
             begin, done = time.perf_counter(), 0
             try:
@@ -206,6 +207,7 @@ class _Plan:
     time_limit: float | None
     deterministic: bool
     best_of: int
+    ctrl_c: CtrlC
 
 
 def _rows_of(subject: Any, problem: Any, plan: _Plan, env_id: str | None, env_kwargs: dict[str, Any]) -> Iterator[Row]:
@@ -260,7 +262,7 @@ def _solve(solver: Any, instance: Any, plan: _Plan, episode: int) -> Row:
     bounds: list[float] = []
     for attempt in range(plan.best_of):
         left = None if plan.time_limit is None else plan.time_limit - (time.perf_counter() - started)
-        if attempt and left is not None and left <= 0:
+        if attempt and (plan.ctrl_c.pressed or (left is not None and left <= 0)):
             break
         # Attempts of one row are seeds far from those of the other rows.
         result = solver.solve(instance, time_limit=left, seed=seed + 1_000_003 * attempt)

@@ -35,7 +35,8 @@ _SINGLE_SPACES = {"observation_space": "single_observation_space", "action_space
 class GymVecEnv(VecEnv):
     """A Gymnasium VectorEnv behind SB3's VecEnv interface.
 
-    VecMonitor, VecNormalize, EvalCallback, MaskablePPO and ``sb3_contrib``'s ``evaluate_policy`` work on top.
+    VecMonitor, VecNormalize, EvalCallback, MaskablePPO and ``sb3_contrib``'s ``evaluate_policy`` work on top;
+    VecNormalize refuses a Dict with a part that is no Box until ``norm_obs_keys`` names the parts to normalise.
     Attributes of the native env, side channels among them, are read as whole batches by plain attribute access, through
     any stack of VecEnvWrappers: ``vec.illegal_actions`` is ``int[N]``; arrays come as copies. ``get_attr`` gives them
     copy by copy.

@@ -13,7 +13,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -502,20 +503,31 @@ class _Curve(cp_model.CpSolverSolutionCallback):
 def _solve_minding_ctrl_c(
     solver: cp_model.CpSolver, model: cp_model.CpModel, curve: cp_model.CpSolverSolutionCallback
 ) -> Any:
-    """``solver.solve``; Ctrl-C ends it with the best so far, and means KeyboardInterrupt again afterwards.
+    """``solver.solve``; Ctrl-C ends it with the best so far, and is handed on to the handler that the caller has set.
 
-    CP-SAT replaces the process's handler of SIGINT while it runs and leaves the system's default behind, under which a
-    later Ctrl-C would kill Python without a word. Outside the main thread handlers are left alone.
+    CP-SAT's own answer to Ctrl-C replaces the handler of the process in C, so that a caller never hears of it, and
+    leaves the system's default behind. It stays off: the search runs in a thread, while this one waits and hears the
+    signal. KeyboardInterrupt goes no further than this function, as a Solver promises. Outside the main thread Python
+    runs no handlers, and nothing is done.
     """
-    if threading.current_thread() is not threading.main_thread():
-        solver.parameters.catch_sigint_signal = False
-        return solver.solve(model, curve)
+    solver.parameters.catch_sigint_signal = False
     handler = signal.getsignal(signal.SIGINT)
-    try:
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         return solver.solve(model, curve)
+    pressed: list[Any] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(frame))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            search = pool.submit(solver.solve, model, curve)
+            while not wait([search], timeout=0.05).done:
+                if pressed:
+                    solver.stop_search()
     finally:
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        with suppress(KeyboardInterrupt):
+            handler(signal.SIGINT, pressed[0])
+    return search.result()
 
 
 def _ends(instance: ShopInstance, schedule: Schedule) -> npt.NDArray[np.int64]:

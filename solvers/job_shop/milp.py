@@ -4,9 +4,10 @@ Two operations on one machine need an order: a binary ``first[a, b]`` chooses it
 order off. The relaxation is weak, so this is for teaching sizes (ft06 takes seconds); use CP-SAT for anything larger.
 
 HiGHS computes in floating point and keeps integers and constraints up to a tolerance, which the big constants multiply
-by the times of the instance. So only the order of the operations and their modes are read from its solutions, starts
-and objectives are recomputed in integers, and its bounds are lowered by what the tolerance may hide before they are
-rounded up: with horizons of many millions a result may stay ``feasible``, one unit above its bound.
+by the times of the instance. Large times are therefore counted in a larger unit, only the order of the operations and
+their modes are read from a solution (starts and objectives are recomputed in integers), and bounds are lowered by what
+the tolerance may hide before they are rounded up: with objectives near 10**9 and above, a result may stay ``feasible``
+a few units above its bound.
 
     >>> from orl.envs.job_shop.builders import job_shop
     >>> Milp().solve(job_shop([[0, 1], [1, 0]], [[3, 2], [4, 1]]), time_limit=10).objective
@@ -85,51 +86,60 @@ class Milp:
             )
         incumbent = _checked(instance, hint)
         horizon = _horizon(instance, incumbent)
-        model = build_model(instance, pairs, horizon)
+        unit = _unit(instance, horizon)
+        model = build_model(instance, pairs, horizon, unit)
         highs, label = _load(model)
         highs.setOptionValue("random_seed", seed % 2**31)
         highs.setOptionValue("mip_feasibility_tolerance", _tolerance(instance, horizon))
         highs.setOptionValue("mip_rel_gap", 0.0)
-        highs.setOptionValue("mip_abs_gap", max(0.0, 0.999 - _hidden(instance, horizon)))  # objectives are integers
+        highs.setOptionValue(
+            "mip_abs_gap", max(0.0, 0.999 - _hidden(instance, horizon)) / unit
+        )  # objectives are integers
         if time_limit is not None:
             highs.setOptionValue("time_limit", max(0.0, time_limit - (time.perf_counter() - started)))
         log: list[Progress] = []
         if incumbent is not None:
-            _hint(highs, model, label, instance, incumbent)
+            _hint(highs, model, label, instance, incumbent, unit)
             log.append(Progress(time.perf_counter() - started, _value(instance, incumbent)))
+        best = [] if incumbent is None else [incumbent]
 
         def record(event: Any) -> None:
-            found = _schedule(instance, model, label, event.data_out.mip_solution)
+            found = _schedule(instance, model, label, event.data_out.mip_solution, unit)
             value = _value(instance, found)
-            best = log[-1].objective if log else None
-            if (best is None or value < best) and instance.check(found).feasible:
+            if (not best or value < _value(instance, best[-1])) and instance.check(found).feasible:
+                best.append(found)
                 bound = event.data_out.mip_dual_bound
-                proved = min(float(bound), value) if math.isfinite(bound) else None
+                proved = min(bound * unit - _hidden(instance, horizon), value) if math.isfinite(bound) else None
                 log.append(Progress(time.perf_counter() - started, value, proved))
 
         highs.cbMipImprovingSolution += record
         highs.HandleKeyboardInterrupt = True
         highs.solve()
-        return _result(instance, model, label, highs, horizon, incumbent, log, started)
+        return _result(instance, model, label, highs, horizon, best, log, started)
 
 
-def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horizon: int) -> pyo.ConcreteModel:
+def build_model(
+    instance: ShopInstance, pairs: list[tuple[int, int, int]], horizon: int, unit: int = 1
+) -> pyo.ConcreteModel:
     """The programme: ``pairs`` are triples (operation, operation, resource) to order; nothing ends after ``horizon``.
+
+    Its times are counted in ``unit``s of the instance's times.
 
     The constant that switches an order off is the smallest that the windows of its two operations allow: the latest end
     of the one (its longest way to the end before the horizon) less the earliest start of the other.
-    Variables: ``start[o]`` >= release, ``use[o, k]`` (mode k of operation o, only where there is a choice),
+
+    Variables: ``start[o]`` in its window, ``use[o, k]`` (mode k of operation o, only where there is a choice),
     ``first[a, b]`` (1: a before b) and the objective's ``makespan``, ``completion[j]`` and ``tardiness[j]``.
     """
     model = pyo.ConcreteModel(instance.name)
     operations = range(instance.n_ops)
     choices = [(o, k) for o in operations if _n_modes(instance, o) > 1 for k in range(_n_modes(instance, o))]
-
     earliest_start: list[int] = instance.earliest_start.tolist()
     latest_end: list[int] = np.minimum(horizon - instance.tail.astype(np.int64), instance.deadline).tolist()
 
-    def window(_: pyo.ConcreteModel, o: int) -> tuple[int, int]:
-        return earliest_start[o], max(latest_end[o] - int(instance.min_duration[o]), earliest_start[o])
+    def window(_: pyo.ConcreteModel, o: int) -> tuple[float, float]:
+        latest_start = max(latest_end[o] - int(instance.min_duration[o]), earliest_start[o])
+        return earliest_start[o] / unit, latest_start / unit
 
     model.start = pyo.Var(operations, bounds=window)
     model.use = pyo.Var(choices, domain=pyo.Binary)
@@ -140,7 +150,7 @@ def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horiz
 
     def end(o: int) -> Any:
         durations = [int(instance.mode_duration[q]) for q in range(instance.mode_ptr[o], instance.mode_ptr[o + 1])]
-        return model.start[o] + sum(d * uses(o, k) for k, d in enumerate(durations))
+        return model.start[o] + sum(d / unit * uses(o, k) for k, d in enumerate(durations))
 
     def on(o: int, r: int) -> Any:
         """1 when operation o runs on resource r."""
@@ -151,34 +161,34 @@ def build_model(instance: ShopInstance, pairs: list[tuple[int, int, int]], horiz
         if _n_modes(instance, o) > 1:
             model.rules.add(sum(uses(o, k) for k in range(_n_modes(instance, o))) == 1)
         if instance.deadline[o] < NO_DEADLINE:
-            model.rules.add(end(o) <= int(instance.deadline[o]))
+            model.rules.add(end(o) <= int(instance.deadline[o]) / unit)
         for e in range(instance.pred_ptr[o], instance.pred_ptr[o + 1]):
-            model.rules.add(end(int(instance.pred_op[e])) + int(instance.pred_lag[e]) <= model.start[o])
+            model.rules.add(end(int(instance.pred_op[e])) + int(instance.pred_lag[e]) / unit <= model.start[o])
     for a, b, r in pairs:
         both = 2 - on(a, r) - on(b, r)  # 0 when both run on r
-        a_late, b_late = (max(0, latest_end[x] - earliest_start[y]) for x, y in ((a, b), (b, a)))
+        a_late, b_late = (max(0, latest_end[x] - earliest_start[y]) / unit for x, y in ((a, b), (b, a)))
         model.rules.add(end(a) <= model.start[b] + a_late * (1 - model.first[a, b] + both))
         model.rules.add(end(b) <= model.start[a] + b_late * (model.first[a, b] + both))
-    model.objective = pyo.Objective(expr=_objective(model, instance, end, horizon))
+    model.objective = pyo.Objective(expr=_objective(model, instance, end, horizon, unit))
     return model
 
 
-def _objective(model: pyo.ConcreteModel, instance: ShopInstance, end: Any, horizon: int) -> Any:
+def _objective(model: pyo.ConcreteModel, instance: ShopInstance, end: Any, horizon: int, unit: int) -> Any:
     if instance.objective == "makespan":
-        model.makespan = pyo.Var(bounds=(instance.makespan_bound, horizon))
+        model.makespan = pyo.Var(bounds=(instance.makespan_bound / unit, horizon / unit))
         for o in range(instance.n_ops):
             model.rules.add(end(o) <= model.makespan)
         return model.makespan
     jobs = range(instance.n_jobs)
-    model.completion = pyo.Var(jobs, bounds=(0, horizon))
+    model.completion = pyo.Var(jobs, bounds=(0, horizon / unit))
     for o in range(instance.n_ops):
         model.rules.add(end(o) <= model.completion[int(instance.job[o])])
     if instance.objective == "total_flow":
         release = [int(instance.release[instance.job == j].min()) for j in jobs]
-        return sum(model.completion[j] for j in jobs) - sum(release)
+        return sum(model.completion[j] for j in jobs) - sum(release) / unit
     model.tardiness = pyo.Var(jobs, bounds=(0, None))
     for j in jobs:
-        model.rules.add(model.completion[j] - int(instance.due[j]) <= model.tardiness[j])
+        model.rules.add(model.completion[j] - int(instance.due[j]) / unit <= model.tardiness[j])
     return sum(int(instance.weight[j]) * model.tardiness[j] for j in jobs)
 
 
@@ -227,13 +237,22 @@ def _horizon(instance: ShopInstance, incumbent: Schedule | None) -> int:
 
 
 def _tolerance(instance: ShopInstance, horizon: int) -> float:
-    """HiGHS's tolerance: its default for small times, then smaller so that objectives are right to about 0.1."""
-    return min(1e-6, max(1e-10, 0.1 / _largest_objective(instance, horizon)))
+    """HiGHS's tolerance: its default for small times, then smaller so that objectives are right to about 0.1.
+
+    Far below 1e-9 HiGHS often rejects its own solutions.
+    """
+    return min(1e-6, max(1e-9, 0.1 / _largest_objective(instance, horizon)))
 
 
 def _hidden(instance: ShopInstance, horizon: int) -> float:
     """What the tolerance may hide in an objective: taken off HiGHS's bounds before they are rounded up."""
     return max(1e-4, _tolerance(instance, horizon) * _largest_objective(instance, horizon))
+
+
+def _unit(instance: ShopInstance, horizon: int) -> int:
+    """1 for small times; else a power of two that leaves numbers around 1000, far above the precision of a float."""
+    largest = _largest_objective(instance, horizon)
+    return 1 if largest <= 100_000 else 2 ** round(math.log2(largest / 1000))
 
 
 def _largest_objective(instance: ShopInstance, horizon: int) -> int:
@@ -276,29 +295,36 @@ def _load(model: pyo.ConcreteModel) -> tuple[highspy.Highs, dict[int, int]]:
     return highs, {variable: column[name] for variable, name in pairs if name in column}
 
 
-def _values(model: pyo.ConcreteModel, instance: ShopInstance, schedule: Schedule) -> Iterator[tuple[Any, float]]:
+def _values(
+    model: pyo.ConcreteModel, instance: ShopInstance, schedule: Schedule, unit: int = 1
+) -> Iterator[tuple[Any, float]]:
     """The value of every variable in a schedule."""
     ends = _ends(instance, schedule)
     done = np.zeros(instance.n_jobs, np.int64)
     np.maximum.at(done, instance.job, ends)
-    yield from ((v, float(schedule.start[o])) for o, v in model.start.items())
+    yield from ((v, float(schedule.start[o]) / unit) for o, v in model.start.items())
     yield from ((v, float(schedule.mode[o] == k)) for (o, k), v in model.use.items())
     for (a, b), v in model.first.items():
         yield v, float((schedule.start[a], ends[a]) <= (schedule.start[b], ends[b]))
     if instance.objective == "makespan":
-        yield model.makespan, float(ends.max())
+        yield model.makespan, float(ends.max()) / unit
         return
-    yield from ((v, float(done[j])) for j, v in model.completion.items())
+    yield from ((v, float(done[j]) / unit) for j, v in model.completion.items())
     if instance.objective == "weighted_tardiness":
-        yield from ((v, float(max(0, done[j] - instance.due[j]))) for j, v in model.tardiness.items())
+        yield from ((v, float(max(0, done[j] - instance.due[j])) / unit) for j, v in model.tardiness.items())
 
 
 def _hint(
-    highs: highspy.Highs, model: pyo.ConcreteModel, column: dict[int, int], instance: ShopInstance, schedule: Schedule
+    highs: highspy.Highs,
+    model: pyo.ConcreteModel,
+    column: dict[int, int],
+    instance: ShopInstance,
+    schedule: Schedule,
+    unit: int,
 ) -> None:
     solution = highspy.HighsSolution()
     values = np.zeros(highs.numVariables)
-    for variable, value in _values(model, instance, schedule):
+    for variable, value in _values(model, instance, schedule, unit):
         if id(variable) in column:
             values[column[id(variable)]] = value
     solution.col_value = values.tolist()
@@ -311,26 +337,27 @@ def _result(
     column: dict[int, int],
     highs: highspy.Highs,
     horizon: int,
-    incumbent: Schedule | None,
+    best: list[Schedule],
     log: list[Progress],
     started: float,
 ) -> SolveResult:
+    unit = _unit(instance, horizon)
     info, state = highs.getInfo(), highs.getModelStatus()
     seconds = time.perf_counter() - started
-    if state == highspy.HighsModelStatus.kInfeasible:
+    if state == highspy.HighsModelStatus.kInfeasible and not best:
         return SolveResult("infeasible", seconds=seconds, log=tuple(log))
-    schedule = incumbent
+    schedule = best[-1] if best else None
     if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
-        found = _schedule(instance, model, column, highs.getSolution().col_value)
+        found = _schedule(instance, model, column, highs.getSolution().col_value, unit)
         kept = instance.check(found).feasible
-        if not kept and incumbent is None:
+        if kept and (schedule is None or _value(instance, found) <= _value(instance, schedule)):
+            schedule = found
+        if schedule is None:
             problem = "HiGHS misses a deadline by its tolerance: the times are too large for the MILP (use cp-sat)"
             raise InputError(problem, source=instance.name, field="horizon", value=horizon, expected="smaller times")
-        if kept and (incumbent is None or _value(instance, found) <= _value(instance, incumbent)):
-            schedule = found
     bound = instance.lower_bound()
     if math.isfinite(info.mip_dual_bound):
-        bound = max(bound, float(math.ceil(info.mip_dual_bound - _hidden(instance, horizon))))
+        bound = max(bound, float(math.ceil(info.mip_dual_bound * unit - _hidden(instance, horizon))))
     if schedule is None:
         return SolveResult("unknown", bound=bound, seconds=seconds, log=tuple(log))
     objective = _value(instance, schedule)
@@ -341,7 +368,7 @@ def _result(
 
 
 def _schedule(
-    instance: ShopInstance, model: pyo.ConcreteModel, column: dict[int, int], values: Sequence[float]
+    instance: ShopInstance, model: pyo.ConcreteModel, column: dict[int, int], values: Sequence[float], unit: int = 1
 ) -> Schedule:
     """The schedule of the modes and of the machine orders of a solution of the programme, each operation its earliest.
 
@@ -356,7 +383,7 @@ def _schedule(
     duration = instance.mode_duration[instance.mode_ptr[:-1] + mode].tolist()
     rank = np.empty(instance.n_ops, np.int64)
     rank[instance.topological_order] = np.arange(instance.n_ops)
-    rough = [round(values[column[id(v)]]) for v in model.start.values()]
+    rough = [round(values[column[id(v)]] * unit) for v in model.start.values()]
     key = [(rough[o], rough[o] + duration[o], int(rank[o]), o) for o in range(instance.n_ops)]
     start, free = instance.release.astype(np.int64).tolist(), [0] * instance.n_resources
     left = np.diff(instance.pred_ptr).tolist()

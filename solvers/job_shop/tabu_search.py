@@ -54,19 +54,13 @@ class TabuSearch:
 
     def __post_init__(self) -> None:
         if self.neighbourhood not in ("n5", "n7"):
-            value = self.neighbourhood
-            raise InputError(
-                "bad value", source="TabuSearch", field="neighbourhood", value=value, expected="'n5' or 'n7'"
-            )
+            raise _bad_value("neighbourhood", self.neighbourhood, "'n5' or 'n7'")
         if self.iterations is not None and (type(self.iterations) is not int or self.iterations < 0):
-            value, expected = self.iterations, "an integer >= 0 or None"
-            raise InputError("bad value", source="TabuSearch", field="iterations", value=value, expected=expected)
+            raise _bad_value("iterations", self.iterations, "an integer >= 0 or None")
         if self.target is not None and type(self.target) is not int:
-            value, expected = self.target, "an integer or None"
-            raise InputError("bad value", source="TabuSearch", field="target", value=value, expected=expected)
+            raise _bad_value("target", self.target, "an integer or None")
         if type(self.cpu_time) is not bool:
-            value = self.cpu_time
-            raise InputError("bad value", source="TabuSearch", field="cpu_time", value=value, expected="True or False")
+            raise _bad_value("cpu_time", self.cpu_time, "True or False")
 
     @property
     def name(self) -> str:
@@ -145,6 +139,10 @@ class TabuRun:
     result: SolveResult
     moves: int
     interrupted: bool
+
+
+def _bad_value(field: str, value: object, expected: str) -> InputError:
+    return InputError("bad value", source="TabuSearch", field=field, value=value, expected=expected)
 
 
 def is_classical(instance: ShopInstance) -> bool:

@@ -263,6 +263,9 @@ def test_ctrl_c_ends_the_table_and_marks_the_row_that_it_cut_short() -> None:
     assert list(table["interrupted"]) == [False, False, False, True]
     assert list(table["objective"]) == [10, 11, 20, 21]
     assert signal.getsignal(signal.SIGINT) is before
+    solver = pressed_in(1, Overshoot())
+    assert evaluate(solver, Digits(10), best_of=5)["interrupted"].all()
+    assert len(solver.limits) == 2
     assert not evaluate(Overshoot(), Digits(10))["interrupted"].any()
 
 

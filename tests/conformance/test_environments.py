@@ -17,7 +17,7 @@ from sb3_contrib.common.maskable.evaluation import evaluate_policy as maskable_e
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecMonitor, VecNormalize
 
 import orl
 from orl import registry
@@ -243,6 +243,42 @@ def test_stock_evaluators_on_a_masked_policy() -> None:
     single = gymnasium.make(id, illegal="count")
     with pytest.warns(UserWarning, match="action masks|action_masks"):
         evaluate_policy(model, single, n_eval_episodes=1, deterministic=False, warn=False)
+
+
+def test_vec_normalize_takes_the_boxes_of_the_job_shop() -> None:
+    venv = orl.make_vec("orl:orl/JobShop-v0", 2, seed=0)
+    with pytest.raises(ValueError, match="next_machine"):
+        VecNormalize(venv)
+    raw = venv.reset()
+    window = VecNormalize(orl.make_vec("orl:orl/JobShop-v0", 2, seed=0), norm_obs_keys=["interval_rep"])
+    compact = VecNormalize(orl.make_vec("orl:orl/JobShop-v0", 2, seed=0, observation="compact"))
+    obs = window.reset()
+    for key, value in raw.items():
+        assert np.array_equal(obs[key], value) == (key != "interval_rep"), key
+    for env in (window, compact):
+        model = MaskablePPO(
+            "MultiInputPolicy" if env is window else "MlpPolicy", env, n_steps=16, batch_size=32, seed=0, device="cpu"
+        )
+        model.learn(32)
+        table = orl.evaluate(
+            model, "orl:orl/JobShop-v0", env_kwargs={} if env is window else {"observation": "compact"}
+        )
+        assert table["checked"].all()
+
+
+def test_a_time_limit_counts_outside_the_state_and_the_batch_inside() -> None:
+    env = gymnasium.make("orl:orl/JobShop-v0", max_episode_steps=3)
+    env.reset(seed=0)
+    batch = make_batch("orl:orl/JobShop-v0", 1, max_episode_steps=3)
+    batch.reset(seed=0)
+    start, starts = env.unwrapped.get_state(), batch.get_state(0)
+    cut = []
+    for _ in range(3):
+        env.unwrapped.set_state(start)
+        batch.set_state(0, starts)
+        action = int(np.flatnonzero(env.unwrapped.action_masks())[0])
+        cut.append((env.step(action)[3], bool(batch.step(np.array([action]))[3][0])))
+    assert cut == [(False, False), (False, False), (True, False)]
 
 
 def test_the_watch_of_masked_envs_warns_once_and_only_when_masks_are_unread() -> None:

@@ -16,7 +16,7 @@ from orl.envs.job_shop.builders import flexible_job_shop, job_shop
 from orl.envs.job_shop.generators import UniformFlexibleJobShop, UniformJobShop, UniformProject, taillard_job_shop
 from orl.envs.job_shop.instance import Schedule
 from orl.envs.job_shop.model import Mode, Model
-from orl.solvers.job_shop import cp_sat
+from orl.solvers.job_shop import cp_sat, tabu_search
 from orl.solvers.job_shop.cp_sat import CpSat
 from orl.solvers.job_shop.tabu_search import TabuSearch
 
@@ -208,14 +208,39 @@ def test_ctrl_c_returns_the_best_so_far(monkeypatch):
 
 
 def test_ctrl_c_during_the_hint_returns_the_hint(monkeypatch):
-    from orl.solvers.job_shop import tabu_search
-
     instance = taillard_job_shop(15, 15, 31, 32)
     tabu_search.compile_kernel()
     monkeypatch.setattr(tabu_search._Search, "advance", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     result = CpSat().solve(instance, time_limit=60)
     assert result.status == "feasible"
     assert instance.check(result.solution).feasible
+
+
+@pytest.mark.parametrize("hinted", [True, False])
+def test_the_kernel_behind_the_hint_is_compiled_before_the_clock_starts(monkeypatch, hinted):
+    events, clock = [], cp_sat._Clock
+    monkeypatch.setattr(cp_sat, "compile_kernel", lambda: events.append("compile"))
+    monkeypatch.setattr(cp_sat, "_Clock", lambda cpu_time: events.append("clock") or clock(cpu_time))
+    result = CpSat(num_workers=1, auto_hint=hinted).solve(library.load("ft06"), time_limit=20)
+    assert events == (["compile", "clock"] if hinted else ["clock"])
+    assert result.objective == 55
+
+
+def test_no_kernel_is_compiled_where_no_hint_can_be(monkeypatch):
+    monkeypatch.setattr(cp_sat, "compile_kernel", lambda: pytest.fail("compiled"))
+    instance = UniformFlexibleJobShop(3, 2)(np.random.default_rng(0))
+    assert CpSat(num_workers=1).solve(instance, time_limit=20).status == "optimal"
+
+
+def test_an_instance_too_large_for_the_tabu_search_has_no_hint(monkeypatch):
+    instance = library.load("ft06")
+    monkeypatch.setattr(tabu_search, "MAX_TABU_BYTES", 8 * 36 * 6)
+    monkeypatch.setattr(TabuSearch, "run", lambda *_, **__: pytest.fail("tabu search ran"))
+    assert CpSat().solve(instance, time_limit=60).objective == 55
+
+
+def test_any_integer_is_a_seed():
+    assert CpSat().solve(library.load("ft06"), time_limit=60, seed=-1).objective == 55
 
 
 def test_capacity_one_is_no_overlap():
@@ -236,7 +261,17 @@ def test_capacity_one_is_no_overlap():
         assert solver.solve(model.compile()).objective == solver.solve(shop).objective
 
 
-@pytest.mark.parametrize("kwargs", [{"num_workers": 0}, {"num_workers": 1.5}, {"deterministic_limit": 0}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"num_workers": 0},
+        {"num_workers": 1.5},
+        {"deterministic_limit": 0},
+        {"deterministic_limit": "abc"},
+        {"auto_hint": "abc"},
+        {"cpu_time": 1},
+    ],
+)
 def test_bad_arguments_are_refused(kwargs):
     with pytest.raises(InputError, match=next(iter(kwargs))):
         CpSat(**kwargs)

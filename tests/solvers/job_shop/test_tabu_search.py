@@ -132,6 +132,14 @@ def test_same_seed_same_result_and_another_seed_another_path():
     assert (runs[0].solution.start != runs[2].solution.start).any()
 
 
+@pytest.mark.parametrize("seed", [-1, np.int64(-7), 2**70])
+def test_any_integer_is_a_seed(seed):
+    instance = taillard_job_shop(10, 10, 777, 888)
+    runs = [TabuSearch(iterations=500).solve(instance, seed=s) for s in (seed, seed, 0)]
+    assert (runs[0].solution.start == runs[1].solution.start).all()
+    assert (runs[0].solution.start != runs[2].solution.start).any()
+
+
 def test_the_curve_falls_and_ends_at_the_result():
     instance = taillard_job_shop(20, 15, 777, 888)
     result = TabuSearch(iterations=20_000).solve(instance)
@@ -231,12 +239,37 @@ def test_other_problems_are_refused_with_the_reason(instance, field):
         TabuSearch().solve(instance, time_limit=1)
 
 
+def test_instances_whose_tabu_list_fills_the_memory_are_refused():
+    instance = job_shop([[0]] * 30_000, [[1]] * 30_000)
+    assert not is_classical(instance)
+    expected = r"operations on the busiest machine: .*30000 x 30000, a tabu list of 13.4 GiB.*expected at most 1 GiB"
+    with pytest.raises(InputError, match=expected):
+        TabuSearch().solve(instance, time_limit=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(instance=job_shops())
+def test_the_memory_is_known_before_it_is_taken(instance):
+    n_bytes = search_of(instance, "n7", 0).forbidden.nbytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tabu_search, "MAX_TABU_BYTES", n_bytes)
+        assert is_classical(instance)
+        patch.setattr(tabu_search, "MAX_TABU_BYTES", n_bytes - 1)
+        assert not is_classical(instance)
+
+
 def test_bad_arguments_are_refused():
     instance = library.load("ft06")
     with pytest.raises(InputError, match="neighbourhood"):
         TabuSearch("n6")
-    with pytest.raises(InputError, match="iterations"):
-        TabuSearch(iterations=-1)
+    for iterations in (-1, "abc", 1.5):
+        with pytest.raises(InputError, match="TabuSearch, iterations: bad value.*expected an integer >= 0 or None"):
+            TabuSearch(iterations=iterations)
+    for target in ("abc", 55.0):
+        with pytest.raises(InputError, match="TabuSearch, target: bad value.*expected an integer or None"):
+            TabuSearch(target=target)
+    with pytest.raises(InputError, match="TabuSearch, cpu_time: bad value.*expected True or False"):
+        TabuSearch(cpu_time="abc")
     with pytest.raises(InputError, match="time_limit"):
         TabuSearch().solve(instance, time_limit=-1)
     with pytest.raises(InputError, match="hint"):
