@@ -128,7 +128,7 @@ def test_ctrl_c_ends_the_search_and_keeps_the_best_so_far(tmp_path: Path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
-@pytest.mark.parametrize("solver", ["tabu-search"])
+@pytest.mark.parametrize("solver", ["tabu-search", "cp-sat"])
 def test_ctrl_c_ends_an_evaluation_with_its_rows_so_far(
     solver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
