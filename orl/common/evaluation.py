@@ -175,6 +175,7 @@ def noting_ctrl_c() -> Iterator[CtrlC]:
     The handler of SIGINT that was there before is called as well. Outside the main thread, where Python runs no
     handlers, nothing is noted.
 
+    >>> before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may ignore it
     >>> with noting_ctrl_c() as ctrl_c:
     ...     try:
     ...         signal.raise_signal(signal.SIGINT)
@@ -182,6 +183,7 @@ def noting_ctrl_c() -> Iterator[CtrlC]:
     ...         pass  # what a Solver does
     >>> ctrl_c.pressed
     True
+    >>> _ = signal.signal(signal.SIGINT, before)
     """
     noted, before = CtrlC(), signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
