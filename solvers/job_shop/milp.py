@@ -123,7 +123,7 @@ def build_model(
 ) -> pyo.ConcreteModel:
     """The programme: ``pairs`` are triples (operation, operation, resource) to order; nothing ends after ``horizon``.
 
-    Its times are counted in ``unit``s of the instance's times.
+    A time unit of the programme is ``unit`` times that of the instance.
 
     The constant that switches an order off is the smallest that the windows of its two operations allow: the latest end
     of the one (its longest way to the end before the horizon) less the earliest start of the other.
