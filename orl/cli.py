@@ -7,7 +7,6 @@ and writes its best solution and ends with 0. Files are written whole or not at 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from rich.table import Table
 
 from orl.common.atomic import atomic_path, write_json
 from orl.common.errors import DataUnavailableError, IllegalActionError, InputError, MissingExtraError
+from orl.common.json_files import read_json
 
 INTERRUPTED = 130
 LARGEST_SOLUTION = 2**26
@@ -218,16 +218,7 @@ def read_solution(room: Any, path: Path) -> Any:
     Raises:
         InputError: not a readable JSON file, or no solution of this domain in it.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_SOLUTION + 1)
-        if len(text) > LARGEST_SOLUTION:
-            raise InputError("too large", source=str(path), expected=f"at most {LARGEST_SOLUTION} bytes")
-        data = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("cannot be read", source=str(path), value=str(error), expected="a solution as JSON") from error
+    data = read_json(path, largest=LARGEST_SOLUTION, expected="a solution as JSON")
     if isinstance(data, dict) and "solution" in data:
         data = data["solution"]
     return room.solution(data, str(path))

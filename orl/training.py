@@ -37,6 +37,7 @@ import orl
 from orl import registry
 from orl.common.atomic import atomic_path, write_json
 from orl.common.errors import InputError, UnknownNameError
+from orl.common.json_files import read_json
 
 SCHEMA = "orl.training/1"
 LARGEST_CONFIG = 2**20
@@ -351,16 +352,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not JSON, too large, or not ours.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_CONFIG + 1)
-        if len(text) > LARGEST_CONFIG:
-            raise InputError("too large", source=str(path), expected=f"at most {LARGEST_CONFIG} bytes")
-        data = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("cannot be read", source=str(path), value=str(error)) from error
+    data = read_json(path, largest=LARGEST_CONFIG, expected="the config.json of a training run")
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise InputError("not the configuration of a training run", source=str(path), field="schema", expected=SCHEMA)
     for name, kind, expected in (

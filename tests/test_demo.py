@@ -89,9 +89,10 @@ def test_ctrl_c_in_training_shortens_the_time_that_is_reported(monkeypatch: pyte
         return original(self)
 
     monkeypatch.setattr(demo.ProgressBar, "_on_step", press_ctrl_c)
-    policy, elapsed = demo.train_policy(1000.0, console=Console(quiet=True))
+    planned = 1000.0
+    policy, elapsed = demo.train_policy(planned, console=Console(quiet=True))
     assert isinstance(policy, SetPolicy)
-    assert 0 < elapsed < 500
+    assert planned > elapsed > 0  # the time trained, not the time planned
 
 
 class Pressing:

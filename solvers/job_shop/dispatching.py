@@ -198,6 +198,7 @@ def choose_slot(
 @njit(cache=True)
 def play_rule(
     rule: int,
+    active: bool,
     L: Layout,
     p: Ints,
     longs: Longs,
@@ -209,57 +210,37 @@ def play_rule(
     skip: float,
     key: int,
 ) -> None:
-    """One complete episode of the rule from the root of the instance."""
+    """One complete episode of the rule from the root of the instance, non-delay or ``active``."""
     priority = np.empty(L.n_slots, np.float64)
     kernel.reset_one(L, p, longs, s, clock, mask, c)
     while not kernel.finished(longs, clock):
+        if active:
+            _mask_conflict_set(L, p, longs, s, mask)
         slot_priorities(rule, L, p, longs, floats, s, clock, mask, c.max_modes, key, priority)
         action = choose_slot(L, p, longs, s, clock, c.max_modes, priority, skip, key)
+        if active:
+            clock[NOW] = s[L.ops + OP * s[L.next_op + action] + START]
         kernel.step_one(L, p, longs, floats, s, clock, mask, c, action)
 
 
 @njit(cache=True)
-def play_active(
-    rule: int,
-    L: Layout,
-    p: Ints,
-    longs: Longs,
-    floats: Floats,
-    s: Ints,
-    clock: Longs,
-    mask: Flags,
-    c: kernel.Config,
-    skip: float,
-    key: int,
-) -> None:
-    """One active schedule (Giffler-Thompson): among the operations that could delay the earliest possible completion.
+def _mask_conflict_set(L: Layout, p: Ints, longs: Longs, s: Ints, mask: Flags) -> None:
+    """Giffler-Thompson: mark the operations that could delay the earliest possible completion.
 
-    The operation that could finish first names the machine; the rule chooses among the operations waiting for that
-    machine that could start before then. Single-mode operations on machines only.
+    The operation that could finish first names the machine; marked are the operations waiting for that machine that
+    could start before then. Single-mode operations on machines only.
     """
-    priority = np.empty(L.n_slots, np.float64)
-    kernel.reset_one(L, p, longs, s, clock, mask, c)
-    while not kernel.finished(longs, clock):
-        earliest, machine = np.int64(2**40), -1
-        for line in range(longs[N_LINES]):
-            at = p[L.line_ptr + line] + s[L.position + line]
-            if at < p[L.line_ptr + line + 1] and s[L.ops + OP * (p[L.line_op + at]) + PREDS_LEFT] == 0:
-                o = p[L.line_op + at]
-                if s[L.ops + OP * o + START] + p[L.min_duration + o] < earliest:
-                    earliest = s[L.ops + OP * o + START] + p[L.min_duration + o]
-                    machine = p[L.primary + p[L.mode_ptr + o]]
-        for line in range(longs[N_LINES]):
-            at = p[L.line_ptr + line] + s[L.position + line]
-            mask[line] = False
-            if at < p[L.line_ptr + line + 1] and s[L.ops + OP * (p[L.line_op + at]) + PREDS_LEFT] == 0:
-                o = p[L.line_op + at]
-                start = s[L.ops + OP * o + START]
-                same = p[L.primary + p[L.mode_ptr + o]] == machine
-                mask[line] = same and (start < earliest or start + p[L.min_duration + o] == earliest)
-        slot_priorities(rule, L, p, longs, floats, s, clock, mask, c.max_modes, key, priority)
-        action = choose_slot(L, p, longs, s, clock, c.max_modes, priority, skip, key)
-        clock[NOW] = s[L.ops + OP * s[L.next_op + action] + START]
-        kernel.step_one(L, p, longs, floats, s, clock, mask, c, action)
+    earliest, machine = np.int64(2**40), -1
+    for line in range(longs[N_LINES]):
+        o = s[L.next_op + line]
+        if o >= 0 and s[L.ops + OP * o + PREDS_LEFT] == 0 and s[L.ops + OP * o + END] < earliest:
+            earliest = s[L.ops + OP * o + END]
+            machine = p[L.primary + p[L.mode_ptr + o]]
+    for line in range(longs[N_LINES]):
+        o = s[L.next_op + line]
+        mask[line] = False
+        if o >= 0 and s[L.ops + OP * o + PREDS_LEFT] == 0 and p[L.primary + p[L.mode_ptr + o]] == machine:
+            mask[line] = s[L.ops + OP * o + START] < earliest or s[L.ops + OP * o + END] == earliest
 
 
 @dataclass(frozen=True)
@@ -310,7 +291,6 @@ class DispatchingRule:
         begin = time.perf_counter()
         arena = Arena([instance], 1, instance.n_lines, instance.max_modes)
         config = kernel.Config(1, 0, 0, kernel.REWARD_MAKESPAN, instance.max_modes, 0)
-        run = play_active if active else play_rule
         a, index = arena, RULES.index(self.rule)
         data = (a.layout, a.ints[0], a.longs[0], a.floats[0], a.state[0], a.clock[0], a.mask[0], config)
         bound = float(instance.lower_bound())
@@ -320,7 +300,7 @@ class DispatchingRule:
         try:
             for sample in range(self.samples):
                 key = (seed % 2**31 << 20) + sample
-                run(index, *data, 0.0 if sample == 0 else SKIP, key)
+                play_rule(index, active, *data, 0.0 if sample == 0 else SKIP, key)
                 if a.clock[0, DEAD] == 0:
                     objective = float(instance.objective_value(a.operations(0, END)))
                     if objective < value:
