@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from orl.common.evaluation import evaluate as evaluate
     from orl.common.vec_env import make_vec as make_vec
     from orl.common.vector_env_checker import check_vector_env as check_vector_env
+    from orl.mdpo.mdpo import MDPO as MDPO
+    from orl.mdpo.off_policy_mdpo import OffPolicyMDPO as OffPolicyMDPO
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "MDPO": "orl.mdpo:MDPO",
+    "OffPolicyMDPO": "orl.mdpo:OffPolicyMDPO",
     "check_vector_env": "orl.common.vector_env_checker:check_vector_env",
     "evaluate": "orl.common.evaluation:evaluate",
     "make_vec": "orl.common.vec_env:make_vec",
 }
-__all__ = ["check_vector_env", "evaluate", "make_vec"]
+__all__ = ["MDPO", "OffPolicyMDPO", "check_vector_env", "evaluate", "make_vec"]
 
 register_envs()
 

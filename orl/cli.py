@@ -25,6 +25,8 @@ from rich.table import Table
 from orl.common.atomic import atomic_path, write_json
 from orl.common.errors import DataUnavailableError, IllegalActionError, InputError, MissingExtraError
 from orl.common.json_files import read_json
+from orl.sweep_cli import sweep_app
+from orl.tune_cli import tune_command
 
 INTERRUPTED = 130
 LARGEST_SOLUTION = 2**26
@@ -37,6 +39,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Public benchmark data: what is there, and fetching it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(sweep_app, name="sweep")
 
 
 class Kind(StrEnum):
@@ -379,6 +382,10 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
+# ---- tune ----------------------------------------------------------------------------------------------------------
+app.command("tune")(tune_command)
+
+
 # ---- evaluate ------------------------------------------------------------------------------------------------------
 @app.command()
 def evaluate(
@@ -535,8 +542,9 @@ def main() -> None:
     except (InputError, IllegalActionError, DataUnavailableError, MissingExtraError, OSError) as error:
         if "--debug" in sys.argv or os.environ.get("ORL_DEBUG"):
             raise
-        text = " ".join(str(error).split())
-        _console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+        for each in getattr(error, "errors", None) or [error]:
+            text = " ".join(str(each).split())
+            _console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -49,6 +49,8 @@ class Entry:
         extra: Extra of orl that brings its optional dependencies (``pip install 'orl[extra]'``), or None.
         kwargs: Keyword arguments that make this entry out of the target.
         reproducible: Solvers: without a time limit, the same seed gives the same solution.
+        search_space: Algorithms: target of a function ``(trial, setting) -> hyper-parameters`` that draws what
+            ``orl tune`` tries (see ``orl.bench.search_spaces``), or None.
     """
 
     key: str
@@ -58,6 +60,7 @@ class Entry:
     extra: str | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     reproducible: bool = False
+    search_space: str | None = None
 
     def load(self) -> Any:
         """Import the target. Raises MissingExtraError when a dependency of its extra is not installed."""
@@ -217,20 +220,37 @@ _RULES = tuple(
     for key, summary in _JOB_SHOP_RULES.items()
 )
 
+
+def _sb3(key: str, target: str, summary: str) -> Entry:
+    return Entry(key, target, summary, search_space=f"orl.bench.search_spaces:{key.replace('-', '_')}")
+
+
 _ALGORITHMS = (
-    Entry("ppo", "stable_baselines3:PPO", "proximal policy optimisation"),
-    Entry("a2c", "stable_baselines3:A2C", "advantage actor-critic"),
-    Entry("dqn", "stable_baselines3:DQN", "deep Q-network"),
-    Entry("sac", "stable_baselines3:SAC", "soft actor-critic"),
-    Entry("td3", "stable_baselines3:TD3", "twin delayed deterministic policy gradient"),
-    Entry("ddpg", "stable_baselines3:DDPG", "deep deterministic policy gradient"),
-    Entry("maskable-ppo", "sb3_contrib:MaskablePPO", "PPO with illegal actions masked"),
-    Entry("recurrent-ppo", "sb3_contrib:RecurrentPPO", "PPO with an LSTM policy"),
-    Entry("trpo", "sb3_contrib:TRPO", "trust-region policy optimisation"),
-    Entry("qr-dqn", "sb3_contrib:QRDQN", "quantile-regression DQN"),
-    Entry("tqc", "sb3_contrib:TQC", "truncated quantile critics"),
-    Entry("cross-q", "sb3_contrib:CrossQ", "SAC without target networks, batch-normalised"),
-    Entry("ars", "sb3_contrib:ARS", "augmented random search"),
+    _sb3("ppo", "stable_baselines3:PPO", "proximal policy optimisation"),
+    _sb3("a2c", "stable_baselines3:A2C", "advantage actor-critic"),
+    _sb3("dqn", "stable_baselines3:DQN", "deep Q-network"),
+    _sb3("sac", "stable_baselines3:SAC", "soft actor-critic"),
+    _sb3("td3", "stable_baselines3:TD3", "twin delayed deterministic policy gradient"),
+    _sb3("ddpg", "stable_baselines3:DDPG", "deep deterministic policy gradient"),
+    _sb3("maskable-ppo", "sb3_contrib:MaskablePPO", "PPO with illegal actions masked"),
+    _sb3("recurrent-ppo", "sb3_contrib:RecurrentPPO", "PPO with an LSTM policy"),
+    _sb3("trpo", "sb3_contrib:TRPO", "trust-region policy optimisation"),
+    _sb3("qr-dqn", "sb3_contrib:QRDQN", "quantile-regression DQN"),
+    _sb3("tqc", "sb3_contrib:TQC", "truncated quantile critics"),
+    _sb3("cross-q", "sb3_contrib:CrossQ", "SAC without target networks, batch-normalised"),
+    _sb3("ars", "sb3_contrib:ARS", "augmented random search"),
+    Entry(
+        "mdpo",
+        "orl.mdpo:MDPO",
+        "mirror descent policy optimisation, on-policy",
+        search_space="orl.mdpo.search_space:mdpo",
+    ),
+    Entry(
+        "off-policy-mdpo",
+        "orl.mdpo:OffPolicyMDPO",
+        "mirror descent policy optimisation, off-policy",
+        search_space="orl.mdpo.search_space:off_policy_mdpo",
+    ),
 )
 
 
@@ -289,7 +309,12 @@ def algorithms() -> tuple[Entry, ...]:
 
 def algorithm(key: str) -> Any:
     """The class of a learning algorithm: ``algorithm("maskable-ppo")``. Raises UnknownNameError."""
-    return _find("algorithm", key, _ALGORITHMS, lambda e: e.key).load()
+    return algorithm_entry(key).load()
+
+
+def algorithm_entry(key: str) -> Entry:
+    """The entry of a learning algorithm. Raises UnknownNameError."""
+    return _find("algorithm", key, _ALGORITHMS, lambda e: e.key)
 
 
 def _domain_name(name: str) -> str:

@@ -38,6 +38,7 @@ from orl import registry
 from orl.common.atomic import atomic_path, write_json
 from orl.common.errors import InputError, UnknownNameError
 from orl.common.json_files import read_json
+from orl.targets import build_targets, import_name
 
 SCHEMA = "orl.training/1"
 LARGEST_CONFIG = 2**20
@@ -126,43 +127,20 @@ def make_training_env(env_id: str, n_envs: int, env_kwargs: Mapping[str, Any], s
         raise InputError(str(error), source=env_id, field="env_kwargs", value=kwargs) from error
 
 
-def build_targets(value: Any) -> Any:
-    """Replace every mapping with a ``target`` key by what that target returns, so that objects fit into JSON or YAML.
-
-    A target is any callable that can be imported, and it is called: what comes from a file of others is their code.
-    Load only runs you trust.
-
-    >>> build_targets({"step": {"target": "fractions:Fraction", "numerator": 1, "denominator": 2}})
-    {'step': Fraction(1, 2)}
+def find_spec(env_id: str) -> Any:
+    """Gymnasium's spec of an id, after the import of ``module`` for ``module:id``.
 
     Raises:
-        InputError: the target cannot be imported or refuses the other keys as keyword arguments.
+        UnknownNameError: no such id, with the nearest matches.
+        InputError: the module cannot be imported.
     """
-    if isinstance(value, Mapping):
-        built = {key: build_targets(item) for key, item in value.items()}
-        if "target" not in built:
-            return built
-        target = import_name(built.pop("target"), "target")
-        try:
-            return target(**built)
-        except TypeError as error:
-            raise InputError(str(error), field="target", value=value["target"]) from error
-    return [build_targets(item) for item in value] if isinstance(value, list) else value
-
-
-def import_name(name: str, what: str) -> Any:
-    """The object of an import string ``module:attribute``; raises InputError naming ``what`` if there is none."""
-    module, _, attribute = str(name).partition(":")
+    module, _, plain = env_id.rpartition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError("cannot be imported", field=what, value=name, expected="module:attribute") from error
-
-
-def find_spec(env_id: str) -> Any:
-    """Gymnasium's spec of an id; raises UnknownNameError with the nearest matches when there is none."""
-    try:
-        return gym.spec(env_id.removeprefix("orl:"))
+        if module:
+            importlib.import_module(module)
+        return gym.spec(plain)
+    except ImportError as error:
+        raise InputError("cannot be imported", field="environment", value=env_id, expected="module:id") from error
     except gym.error.Error as error:
         raise UnknownNameError("environment", env_id, gym.registry) from error
 
@@ -430,10 +408,10 @@ def load_policy(path: Path, algorithm: str | None = None) -> LearnedPolicy:
 
 
 def _evaluation(run: TrainingRun, model: BaseAlgorithm, out: Path) -> BaseCallback:
-    """SB3's EvalCallback, the maskable one for algorithms that use masks."""
+    """SB3's EvalCallback, the maskable one for algorithms that use masks on an env that has some."""
     env = make_training_env(run.env_id, min(run.n_envs, run.eval_episodes), run.env_kwargs, run.seed + 10_000)
     kind: Any = EvalCallback
-    if "action_masks" in inspect.signature(model.predict).parameters:
+    if "action_masks" in inspect.signature(model.predict).parameters and env.has_attr("action_masks"):
         from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 
         kind = MaskableEvalCallback

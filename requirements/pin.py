@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 HERE = Path(__file__).parent
-DEVELOPMENT_EXTRAS = ("report", "docs", "dev")
+DEVELOPMENT_EXTRAS = ("mujoco", "ray", "report", "tune", "zoo", "docs", "dev")
 
 
 def lines(text: str) -> list[str]:

@@ -128,6 +128,13 @@ def test_targets_are_built_inside_lists_and_mappings() -> None:
         build_targets({"target": "fractions:Fraction", "denominators": 3})
 
 
+def test_an_object_is_the_imported_thing_itself() -> None:
+    assert build_targets({"activation_fn": {"object": "torch.nn:ReLU"}}) == {"activation_fn": torch.nn.ReLU}
+    assert build_targets({"target": "builtins:dict", "object": "a:b"}) == {"object": "a:b"}
+    with pytest.raises(InputError, match=r"object: cannot be imported \(got 'torch.nn:ReLu'"):
+        build_targets([{"object": "torch.nn:ReLu"}])
+
+
 def test_the_policy_follows_the_observation_space() -> None:
     assert resolve_policy(None, spaces.Box(-1, 1, (3,))) == "MlpPolicy"
     assert resolve_policy(None, spaces.Dict({"a": spaces.Box(-1, 1, (3,))})) == "MultiInputPolicy"

@@ -93,6 +93,8 @@ def evaluate(
     env_kwargs: dict[str, Any] | None = None,
     name: str | None = None,
     progress: bool = False,
+    sampling_seed: int | None = None,
+    on_row: Callable[[Row, Any, Any], None] | None = None,
 ) -> pandas.DataFrame:
     """Run a policy or a solver on problems and tabulate return, objective, bound, gap and time (columns: :class:`Row`).
 
@@ -117,6 +119,10 @@ def evaluate(
             ``illegal`` says otherwise.
         name: Name of the subject in the table.
         progress: Show a progress bar.
+        sampling_seed: The actions that a policy samples in episode e depend on ``sampling_seed + e`` instead of
+            ``seed + e``: policies can then draw differently in equal episodes of the env.
+        on_row: Called after each row that was not cut short with the row, its instance and its solution, both None
+            where there is none. What it raises ends the evaluation.
 
     Raises:
         InputError: A problem that does not go with the subject; ``n_episodes`` or ``best_of`` below 1.
@@ -141,13 +147,16 @@ def evaluate(
     label = name or _label(subject)
     rows: list[Row] = []
     with noting_ctrl_c() as ctrl_c, tqdm(total=len(listed) * n_episodes, disable=not progress, desc=label) as bar:
-        plan = _Plan(label, n_episodes, seed, time_limit, deterministic, best_of, ctrl_c)
+        sampling = seed if sampling_seed is None else sampling_seed
+        plan = _Plan(label, n_episodes, seed, sampling, time_limit, deterministic, best_of, ctrl_c)
         for problem in listed:
             begin, done = time.perf_counter(), 0
             try:
-                for row in _rows_of(subject, problem, plan, env_id, env_kwargs or {}):
+                for row, instance, solution in _rows_of(subject, problem, plan, env_id, env_kwargs or {}):
                     rows.append(replace(row, interrupted=ctrl_c.pressed))
                     bar.update()
+                    if on_row is not None and not ctrl_c.pressed:
+                        on_row(row, instance, solution)
                     begin, done = time.perf_counter(), done + 1
                     if ctrl_c.pressed:
                         break
@@ -206,13 +215,20 @@ class _Plan:
     label: str
     n_episodes: int
     seed: int
+    sampling_seed: int
     time_limit: float | None
     deterministic: bool
     best_of: int
     ctrl_c: CtrlC
 
 
-def _rows_of(subject: Any, problem: Any, plan: _Plan, env_id: str | None, env_kwargs: dict[str, Any]) -> Iterator[Row]:
+_Priced = tuple[Row, Any, Any]
+"""A row with its instance and its solution."""
+
+
+def _rows_of(
+    subject: Any, problem: Any, plan: _Plan, env_id: str | None, env_kwargs: dict[str, Any]
+) -> Iterator[_Priced]:
     if hasattr(subject, "solve"):
         _require_instance(problem)
         for episode in range(plan.n_episodes):
@@ -258,7 +274,7 @@ def _require_instance(problem: Any) -> None:
         )
 
 
-def _solve(solver: Any, instance: Any, plan: _Plan, episode: int) -> Row:
+def _solve(solver: Any, instance: Any, plan: _Plan, episode: int) -> _Priced:
     started, cpu = time.perf_counter(), time.process_time()
     seed, best = plan.seed + episode, None
     bounds: list[float] = []
@@ -275,21 +291,16 @@ def _solve(solver: Any, instance: Any, plan: _Plan, episode: int) -> Row:
         if result.status in ("optimal", "infeasible"):
             break
     assert best is not None
-    return _price(
-        Row(
-            subject=plan.label,
-            instance=str(instance.name),
-            episode=episode,
-            seed=seed,
-            seconds=time.perf_counter() - started,
-            cpu_seconds=time.process_time() - cpu,
-            status=best.status,
-        ),
-        instance,
-        best.solution,
-        best.objective,
-        bounds,
+    row = Row(
+        subject=plan.label,
+        instance=str(instance.name),
+        episode=episode,
+        seed=seed,
+        seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - cpu,
+        status=best.status,
     )
+    return _price(row, instance, best.solution, best.objective, bounds), instance, best.solution
 
 
 def _better(objective: float | None, than: float | None) -> bool:
@@ -304,15 +315,18 @@ def _env_of(problem: Any, env_id: str | None, env_kwargs: dict[str, Any]) -> tup
             raise InputError("an env that is already made takes no keyword arguments", field="env_kwargs")
         return problem, False
     if isinstance(problem, str) and env_id is None:
-        return _make(problem, env_kwargs), True
+        return make_env(problem, env_kwargs), True
     if env_id is None:
         expected = "an env or env id, or the keyword env_id beside instances, e.g. env_id='orl/JobShop-v0'"
         raise InputError("a policy needs an env", field="problems", value=problem, expected=expected)
-    return _make(env_id, {**env_kwargs, "instance": problem}), True
+    return make_env(env_id, {**env_kwargs, "instance": problem}), True
 
 
-def _make(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """``gym.make`` where illegal actions are counted instead of raised, if the env knows that keyword."""
+def make_env(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """The env in which a policy is evaluated: ``gym.make(env_id, **kwargs)``.
+
+    If the env knows the keyword ``illegal``, its default here is ``"count"``.
+    """
     if "illegal" in kwargs:
         return gymnasium.make(env_id, **kwargs)
     module, separator, plain = env_id.rpartition(":")
@@ -368,11 +382,11 @@ class _Episode:
     instance: Any
 
 
-def _play(policy: Any, env: gymnasium.Env[Any, Any], plan: _Plan, episode: int) -> Row:
+def _play(policy: Any, env: gymnasium.Env[Any, Any], plan: _Plan, episode: int) -> _Priced:
     started, cpu = time.perf_counter(), time.process_time()
     seed = plan.seed + episode
     best: _Episode | None = None
-    with _seeded(seed):
+    with _seeded(plan.sampling_seed + episode):
         for attempt in range(plan.best_of):
             if attempt and plan.time_limit is not None and time.perf_counter() - started >= plan.time_limit:
                 break
@@ -393,11 +407,10 @@ def _play(policy: Any, env: gymnasium.Env[Any, Any], plan: _Plan, episode: int) 
         illegal_actions=best.illegal_actions,
     )
     if best.instance is None:
-        return row
-    reported = best.info.get("bound")
-    return _price(
-        row, best.instance, best.info.get("solution"), best.objective, [] if reported is None else [float(reported)]
-    )
+        return row, None, None
+    reported, solution = best.info.get("bound"), best.info.get("solution")
+    bounds = [] if reported is None else [float(reported)]
+    return _price(row, best.instance, solution, best.objective, bounds), best.instance, solution
 
 
 def _better_episode(a: _Episode, b: _Episode) -> bool:

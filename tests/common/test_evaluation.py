@@ -131,6 +131,37 @@ def test_solvers_are_checked_and_priced() -> None:
     assert (table["seconds"] >= 0).all()
 
 
+def test_every_row_is_told_with_its_instance_and_solution(digits_id: str) -> None:
+    told: list = []
+    evaluate(Overshoot(), [Digits(5), Digits(9)], seed=1, on_row=lambda *row: told.append(row))
+    evaluate(Always(3), Digits(5), env_id=digits_id, on_row=lambda *row: told.append(row))
+    evaluate(Always(0), "CartPole-v1", on_row=lambda *row: told.append(row))
+    found = [(row.objective, instance and instance.target, solution) for row, instance, solution in told]
+    assert found == [(6.0, 5, [6]), (10.0, 9, [10]), (6.0, 5, [3, 3]), (None, None, None)]
+
+    def refuse(*row: object) -> None:
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        evaluate(Overshoot(), Digits(5), on_row=refuse)
+
+
+def test_policies_can_draw_differently_in_equal_episodes() -> None:
+    class Dice:
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            drawn.append((float(observation[0]), np.random.random()))  # noqa: NPY002
+            return 0, state
+
+    played = []
+    for sampling_seed in (None, 0, 7):
+        drawn: list = []
+        evaluate(Dice(), "CartPole-v1", n_episodes=2, sampling_seed=sampling_seed)
+        played.append(drawn)
+    starts, draws = ([[step[part] for step in drawn] for drawn in played] for part in (0, 1))
+    assert starts[0] == starts[1] == starts[2]
+    assert draws[0] == draws[1] != draws[2]
+
+
 def test_a_wrong_solution_has_no_objective_and_says_why() -> None:
     row = evaluate(Overshoot(short=True), Digits(10)).iloc[0]
     assert math.isnan(row["objective"])

@@ -17,8 +17,9 @@ SHORT = {
     "recurrent-ppo": {"n_steps": 16, "batch_size": 16, "policy_kwargs": {"lstm_hidden_size": 8}},
     "trpo": {"n_steps": 32, "batch_size": 32},
     "ars": {"n_delta": 2},
+    "mdpo": {"n_steps": 32, "vf_batch_size": 32},
 }
-OFF_POLICY = {"dqn", "qr-dqn", "sac", "td3", "ddpg", "tqc", "cross-q"}
+OFF_POLICY = {"dqn", "qr-dqn", "sac", "td3", "ddpg", "tqc", "cross-q", "off-policy-mdpo"}
 POLICIES = {"recurrent-ppo": "MlpLstmPolicy"}
 
 
@@ -44,7 +45,7 @@ class MaskedCorridor(gymnasium.Env):
 def suitable_env(key: str) -> gymnasium.Env:
     if key.startswith("maskable"):
         return gymnasium.wrappers.TimeLimit(MaskedCorridor(), 20)
-    continuous = key in ("sac", "td3", "ddpg", "tqc", "cross-q")
+    continuous = key in ("sac", "td3", "ddpg", "tqc", "cross-q", "off-policy-mdpo")
     return gymnasium.make("Pendulum-v1" if continuous else "CartPole-v1", max_episode_steps=20)
 
 
