@@ -85,9 +85,9 @@ class MDPO(FastOnPolicy):
         tsallis_q: Order q of the divergence in [1, 2]: 1 is the KL divergence (:mod:`orl.mdpo.mirror_descent`).
         schedule_offset: Iterations by which ``step_size`` looks back from SB3's progress; 2 is the authors' code.
         use_masking: Mask illegal actions; None: where the env offers masks.
-        use_sde, sde_sample_freq: SB3's state-dependent exploration (Box actions).
-        rollout_buffer_class, rollout_buffer_kwargs, stats_window_size, tensorboard_log, policy_kwargs, verbose, seed,
-            device: As in SB3's PPO.
+        use_sde: SB3's state-dependent exploration (Box actions), with ``sde_sample_freq``.
+        rollout_buffer_class: As in SB3's PPO, as are ``rollout_buffer_kwargs``, ``stats_window_size``,
+            ``tensorboard_log``, ``policy_kwargs``, ``verbose``, ``seed`` and ``device``.
         engine: ``"auto"`` runs rollouts and updates on flat buffers with hand-written gradients where the policy allows
             (:mod:`orl.fast`; MLPs on flat observations, on the CPU, q = 1) and on autograd elsewhere; ``"fast"`` raises
             elsewhere; ``"torch"`` always takes autograd and SB3's rollouts. The results agree to rounding.

@@ -54,9 +54,10 @@ class OffPolicyMDPO(SAC):
     step for step.
 
     Args:
-        policy, env, learning_rate, buffer_size, learning_starts, batch_size, tau, gamma, train_freq, gradient_steps,
-            action_noise, replay_buffer_class, replay_buffer_kwargs, optimize_memory_usage, n_steps: As in SB3's SAC;
-            ``learning_starts`` is 10 000 here, as in the authors' code.
+        policy: As in SB3's SAC, as are ``env``, ``learning_rate``, ``buffer_size``, ``batch_size``, ``tau``, ``gamma``,
+            ``train_freq``, ``gradient_steps``, ``action_noise``, ``replay_buffer_class``, ``replay_buffer_kwargs``,
+            ``optimize_memory_usage`` and ``n_steps``.
+        learning_starts: Steps with random actions before the first update; 10 000 as in the authors' code.
         ent_coef: Temperature lambda, a number (it is not learned).
         bregman_coef: c, the weight of the divergence from the old policy plus the temperature's share in it.
         tsallis_q: Order q of the logarithm, in [1, 2]; 1 is the KL divergence.
@@ -68,8 +69,8 @@ class OffPolicyMDPO(SAC):
         actor_q: ``"q1"``: the actor follows the first critic (the authors' code); ``"min"``: the smallest (SAC).
         reg_coef: Weight of ``mean(mu^2) + mean((log sigma)^2)`` of the Gaussian before squashing in the actor's loss.
         deterministic_rollouts: Act without noise after the warm-up, as the authors' code does.
-        target_update_interval, use_sde, sde_sample_freq, use_sde_at_warmup, stats_window_size, tensorboard_log,
-            policy_kwargs, verbose, seed, device: As in SB3's SAC.
+        target_update_interval: As in SB3's SAC, as are ``use_sde``, ``sde_sample_freq``, ``use_sde_at_warmup``,
+            ``stats_window_size``, ``tensorboard_log``, ``policy_kwargs``, ``verbose``, ``seed`` and ``device``.
 
     Raises:
         ValueError: A value outside its range.
