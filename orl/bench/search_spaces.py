@@ -222,12 +222,12 @@ def _networks(trial: optuna.Trial, setting: Setting, networks: Mapping[str, list
 
 
 def _rollout(trial: optuna.Trial, setting: Setting) -> tuple[int, int]:
-    """Steps a copy and a batch size that divides the rollout: powers of two."""
+    """Steps a copy, a power of two, and a batch size of at least 16 that divides the rollout."""
     most = max(setting.steps // (FEWEST_UPDATES * setting.n_envs), 32)
     sizes = [size for size in (32, 64, 128, 256, 512, 1024, 2048) if size <= most]
     n_steps = trial.suggest_categorical("n_steps", sizes)
     minibatches = trial.suggest_categorical("minibatches", [1, 2, 4, 8, 16])
-    return n_steps, n_steps * setting.n_envs // minibatches
+    return n_steps, max(n_steps * setting.n_envs // minibatches, 16)
 
 
 def _replay(trial: optuna.Trial, setting: Setting, batch_sizes: list[int]) -> Hyper:

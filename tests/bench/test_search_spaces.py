@@ -68,11 +68,12 @@ def test_every_draw_builds_a_model_and_names_the_same_parameters(key: str) -> No
 
 
 @pytest.mark.parametrize("key", ["ppo", "dqn", "td3"])
-@pytest.mark.parametrize("n_envs, steps", [(1, 50), (8, 1_000_000)])
+@pytest.mark.parametrize("n_envs, steps", [(1, 50), (3, 5_000), (8, 1_000_000)])
 def test_spaces_fit_short_and_long_trainings(key: str, n_envs: int, steps: int) -> None:
     for trial in random_trials(20):
         hyper = find_space(key)(trial, Setting(n_envs=n_envs, steps=steps, n_actions=3))
-        assert hyper.get("batch_size", 2) >= 2
+        assert hyper.get("batch_size", 16) >= 16
+        assert key != "ppo" or hyper["n_steps"] * n_envs % hyper["batch_size"] == 0
         assert hyper.get("learning_starts", 0) <= steps
         if key == "td3":
             assert len(hyper["action_noise"]["sigma"]) == 3
