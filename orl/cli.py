@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from orl.bench.yaml_lines import parse
 from orl.common.atomic import atomic_path, write_json
 from orl.common.errors import DataUnavailableError, IllegalActionError, InputError, MissingExtraError
 from orl.common.json_files import read_json
@@ -60,10 +60,10 @@ def _console(stderr: bool = False) -> Console:
 def key_values(items: list[str] | None, option: str) -> dict[str, Any]:
     """Keyword arguments from the command line: ``a=1``, ``a.b=2`` (nested) or a whole JSON or YAML mapping.
 
-    Values are YAML: ``1`` is a number, ``true`` a truth value, ``[1, 2]`` a list, anything else text.
+    Values are YAML 1.2: ``1`` and ``3e-4`` are numbers, ``true`` a truth value, ``[1, 2]`` a list, anything else text.
 
-    >>> key_values(["n=3", "net.width=64", '{"flag": true}'], "--hyper")
-    {'n': 3, 'net': {'width': 64}, 'flag': True}
+    >>> key_values(["n=3", "net.rate=3e-4", '{"flag": true}'], "--hyper")
+    {'n': 3, 'net': {'rate': 0.0003}, 'flag': True}
 
     Raises:
         InputError: neither of these forms.
@@ -74,9 +74,12 @@ def key_values(items: list[str] | None, option: str) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         is_pair = bool(equals) and key.strip().replace(".", "").replace("_", "").isalnum()
         try:
-            value = yaml.safe_load(text if is_pair else item)
-        except (yaml.YAMLError, RecursionError) as error:
+            document = parse((text if is_pair else item).strip() or "null", option)
+        except InputError as error:
             raise InputError("cannot be read", field=option, value=item, expected=expected) from error
+        if document.errors:
+            raise InputError(document.errors[0].problem, field=option, value=item, expected=expected)
+        value = document.data
         if is_pair:
             *path, last = key.strip().split(".")
             inner = out

@@ -145,21 +145,32 @@ def find_spec(env_id: str) -> Any:
         raise UnknownNameError("environment", env_id, gym.registry) from error
 
 
-def default_policy(observation_space: spaces.Space[Any]) -> str:
-    """SB3's policy name for an observation space.
+def default_policy(observation_space: spaces.Space[Any], algorithm: Any = None) -> str:
+    """SB3's policy name for an observation space, or the algorithm's own form of it (``MlpLstmPolicy``).
 
     >>> default_policy(spaces.Box(-1, 1, (3,)))
     'MlpPolicy'
+
+    Raises:
+        InputError: the algorithm has no policy for such observations.
     """
     if isinstance(observation_space, spaces.Dict):
-        return "MultiInputPolicy"
-    return "CnnPolicy" if is_image_space(observation_space) else "MlpPolicy"
+        usual = "MultiInputPolicy"
+    else:
+        usual = "CnnPolicy" if is_image_space(observation_space) else "MlpPolicy"
+    if algorithm is None:
+        return usual
+    names = algorithm.policy_aliases
+    for name in (usual, usual.replace("Policy", "LstmPolicy")):
+        if name in names:
+            return name
+    raise InputError(f"{algorithm.__name__} has no {usual}", field="policy", expected=f"one of {', '.join(names)}")
 
 
-def resolve_policy(name: str | None, observation_space: spaces.Space[Any]) -> Any:
-    """A policy class or SB3's policy name from what ``--policy`` says."""
+def resolve_policy(name: str | None, observation_space: spaces.Space[Any], algorithm: Any = None) -> Any:
+    """A policy class or SB3's policy name from what ``--policy`` says; None is the algorithm's default."""
     if name is None:
-        return default_policy(observation_space)
+        return default_policy(observation_space, algorithm)
     if name == "set":
         name = "orl.policies.set_policy:SetPolicy"
     if ":" not in name:
@@ -231,7 +242,7 @@ def build_model(run: TrainingRun, env: VecEnv) -> BaseAlgorithm:
             raise UnknownNameError("hyper-parameter", name, accepted)
     arguments = {"seed": run.seed, "device": run.device} | build_targets(run.hyper)
     try:
-        return algorithm(resolve_policy(run.policy, env.observation_space), env, **arguments)
+        return algorithm(resolve_policy(run.policy, env.observation_space, algorithm), env, **arguments)
     except (ValueError, TypeError, AssertionError) as error:
         if isinstance(error, InputError):
             raise

@@ -8,9 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import measure
-
-measure.limit_threads()
-
 import pandas
 import yaml
 

@@ -32,7 +32,7 @@ JOBS = 2
 WARM_UP = 100
 """Runs that are not counted at the beginning, while the workers start and load compiled kernels."""
 FULL = (250, 1000, 5000)
-REPETITIONS = 3
+REPETITIONS = 2
 QUICK = 300
 LOADED = 5000
 """Records in the measurement of loading."""

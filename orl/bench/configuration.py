@@ -1,8 +1,8 @@
 """What one run is: environment, subject, seed, budget and evaluation, as plain data with a content address.
 
 A sweep file is expanded into :class:`Configuration` objects; a worker executes one and writes one record. Everything
-that can change the result is in here and nothing else is (labels, checkpoints, pictures and log folders are not), so the
-hash of a configuration names its record: equal configurations are one run, however the sweep file is ordered.
+that can change the result is in here and nothing else is (labels, checkpoints, pictures and log folders are not). So
+the hash of a configuration names its record: equal configurations are one run, however the sweep file is ordered.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from orl.bench.tuning_study import SamplerByTrial, counts, open_study, quiet, recover
-from orl.bench.tuning_trial import Surplus, Tuning, draw_hyper, make_env, objective, policy_name, run_of
+from orl.bench.tuning_trial import Surplus, Tuning, draw_hyper, make_env, objective, run_of
 from orl.bench.zoo_export import write_zoo_file
 from orl.common.atomic import atomic_path
 from orl.training import build_model
@@ -143,8 +143,10 @@ def check_tuning(tuning: Tuning) -> tuple[dict[str, BaseDistribution], str]:
     env = make_env(tuning, tuning.seed)
     try:
         trial = optuna.create_study(sampler=SamplerByTrial(tuning.seed, 1)).ask()
-        build_model(run_of(tuning, env, draw_hyper(trial, tuning, env), tuning.seed), env)
-        return dict(trial.distributions), policy_name(tuning, env.observation_space)
+        run = run_of(tuning, env, draw_hyper(trial, tuning, env), tuning.seed)
+        build_model(run, env)
+        assert run.policy is not None
+        return dict(trial.distributions), run.policy
     finally:
         env.close()
 

@@ -224,26 +224,10 @@ def run_of(tuning: Tuning, env: VecEnv, hyper: dict[str, Any], seed: int) -> Tra
         n_envs=tuning.n_envs,
         env_kwargs=tuning.env_kwargs,
         hyper=hyper,
-        policy=policy_name(tuning, env.observation_space),
+        policy=tuning.policy or default_policy(env.observation_space, registry.algorithm(tuning.algorithm)),
         seed=seed,
         device=tuning.device,
     )
-
-
-def policy_name(tuning: Tuning, observation_space: spaces.Space[Any]) -> str:
-    """The policy asked for, or the algorithm's own for that observation space.
-
-    Raises:
-        InputError: the algorithm has none.
-    """
-    if tuning.policy is not None:
-        return tuning.policy
-    usual = default_policy(observation_space)
-    names = registry.algorithm(tuning.algorithm).policy_aliases
-    for name in (usual, usual.replace("Policy", "LstmPolicy")):
-        if name in names:
-            return name
-    raise InputError(f"{tuning.algorithm} has no {usual}", field="policy", expected=f"one of {', '.join(names)}")
 
 
 def draw_hyper(trial: optuna.Trial, tuning: Tuning, env: VecEnv) -> dict[str, Any]:
