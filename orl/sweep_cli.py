@@ -119,16 +119,18 @@ def run(
     if done.done_before + done.done:
         _print_summary(console, out)
     parts = [f"{done.done} done", f"{done.done_before} done before", f"{done.failed} failed"]
-    left = done.total - done.done - done.done_before - done.failed
+    if done.failed_before:
+        parts.append(f"{done.failed_before} failed before")
+    left = done.total - done.done - done.done_before - done.failed - done.failed_before
     if left:
         parts.append(f"{left} left")
     console.print(f"{', '.join(parts)}; {_duration(done.seconds)}; records in {out}", highlight=False, soft_wrap=True)
-    if done.failed:
+    if done.failed or done.failed_before:
         console.print(f"tracebacks: {out / 'failed'}; again with --retry-failed", highlight=False, soft_wrap=True)
     if done.interrupted:
         console.print("ended by Ctrl-C; the same command goes on", highlight=False)
         raise typer.Exit(INTERRUPTED)
-    if done.failed:
+    if done.failed or done.failed_before:
         raise typer.Exit(1)
 
 

@@ -3,7 +3,8 @@
 A peer is a folder here with a ``worker.py`` and a pinned ``requirements.txt`` for Python 3.11. One that must be
 compiled from its source package has ``build-requirements.txt`` (installed first) and ``source-requirements.txt`` (built
 without isolation and without dependencies) too. ``unresolved-requirements.txt`` names packages that are installed last,
-as they are, where their own pins are older than Python 3.11. An environment whose pins have not changed is left as it is.
+as they are, where their own pins are older than Python 3.11. An environment whose pins have not changed is left as it
+is.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orl.bench.runner import run_sweep as run_sweep
     from orl.bench.store import curve as curve
     from orl.bench.store import load as load
-    from orl.bench.store import record as record
+    from orl.bench.store import read_record as read_record
     from orl.bench.store import runs as runs
 
 _LAZY = {
@@ -32,7 +32,7 @@ _LAZY = {
     "curve": "orl.bench.store:curve",
     "load": "orl.bench.store:load",
     "read_sweep": "orl.bench.description:read_sweep",
-    "record": "orl.bench.store:record",
+    "read_record": "orl.bench.store:read_record",
     "run_sweep": "orl.bench.runner:run_sweep",
     "runs": "orl.bench.store:runs",
     "summary": "orl.bench.comparison:summary",
@@ -43,8 +43,8 @@ __all__ = [
     "compare_policies",
     "curve",
     "load",
+    "read_record",
     "read_sweep",
-    "record",
     "run_sweep",
     "runs",
     "summary",

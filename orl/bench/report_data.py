@@ -214,7 +214,7 @@ def read(folder: Path) -> Sweep:
 
 
 def _failure(folder: Path, row: dict[Any, Any]) -> Failure:
-    data = store.record(folder, str(row["run"]))
+    data = store.read_record(folder, str(row["run"]))
     return Failure(
         str(row["run"]), str(row["environment"]), str(row["subject"]), str(row["error"]), traceback_of(data) or ""
     )
@@ -300,18 +300,14 @@ def curves(sweep: Sweep, arena: Arena) -> tuple[Measure, dict[str, list[Curve]]]
     environment are of returns.
     """
     learning = arena.rows[arena.rows["kind"] == "algorithm"].drop_duplicates("run")
-    points = {str(run): store.curve(sweep.folder, str(run)) for run in learning["run"]}
-    points = {run: table for run, table in points.items() if len(table)}
+    points = {str(run): store.curve_points(sweep.folder, str(run)) for run in learning["run"]}
     measure = arena.measure
-    if measure.solves and not all(_complete(values) for table in points.values() for values in table["objectives"]):
+    if measure.solves and not all(_complete(point["objectives"]) for curve in points.values() for point in curve):
         measure = RETURN
+    column = "objectives" if measure.solves else "returns"
     found: dict[str, list[Curve]] = {}
     for run, subject in zip(learning["run"], learning["subject"], strict=True):
-        if run not in points:
-            continue
-        table = points[run]
-        points_of_run = zip(table["steps"], table["objectives" if measure.solves else "returns"], strict=True)
-        kept = [(step, values) for step, values in points_of_run if _complete(values)]
+        kept = [(point["steps"], point[column]) for point in points[str(run)] if _complete(point[column])]
         if not kept:
             continue
         reference = _instance_reference(arena, str(run)) if measure.solves else None

@@ -330,7 +330,7 @@ def _run_data(sweep: Sweep) -> dict[str, Any]:
         results.update({str(run): float(v) for run, v in arena.rows.groupby("run")["judged"].mean().items()})
     listed = []
     for row in sweep.runs.to_dict("records"):
-        data = store.record(sweep.folder, row["run"])
+        data = store.read_record(sweep.folder, row["run"])
         configuration = data["configuration"]
         result = _number(results.get(row["run"]))
         percent = result is not None and measures[row["environment"]].percent

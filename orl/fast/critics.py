@@ -123,9 +123,7 @@ class Critics:
             self._grads[rows] = torch.empty(self.size, rows, 1)
         grad = self._grads[rows]
         q_values = self.networks.forward(x)
-        loss = _squared_errors(
-            q_values.numpy()[:, :, 0], targets, np.float32(factor), grad.numpy()[:, :, 0]
-        )
+        loss = _squared_errors(q_values.numpy()[:, :, 0], targets, np.float32(factor), grad.numpy()[:, :, 0])
         self.networks.backward(grad)
         return float(loss)
 

@@ -84,16 +84,19 @@ class Transitions:
             states = self._features.width
             rows = np.zeros((2 * count, states + self._width), np.float32)
             both = torch.from_numpy(rows)
-            self._kept[count] = rows, Batch(
-                now=both[:count],
-                then=both[count:],
-                states=both[:count, :states],
-                next_states=both[count:, :states],
-                action_columns=slice(states, states + self._width),
-                actions=rows[:count, states:],
-                next_actions=rows[count:, states:],
-                rewards=np.empty(count, np.float32),
-                discounts=np.empty(count, np.float32),
+            self._kept[count] = (
+                rows,
+                Batch(
+                    now=both[:count],
+                    then=both[count:],
+                    states=both[:count, :states],
+                    next_states=both[count:, :states],
+                    action_columns=slice(states, states + self._width),
+                    actions=rows[:count, states:],
+                    next_actions=rows[count:, states:],
+                    rewards=np.empty(count, np.float32),
+                    discounts=np.empty(count, np.float32),
+                ),
             )
         return self._kept[count]
 

@@ -106,7 +106,7 @@ def test_a_run_that_kills_every_worker_fails_and_says_how(tmp_path: Path, capfd:
     expected = "WorkerDiedError: worker died 2 times: signal 9, Killed; out of memory?"
     assert errors[killed.configuration.hash] == expected
     assert "signal 11" in errors[crashed.configuration.hash]
-    trace = store.record(tmp_path, crashed.configuration.hash)["error"]["traceback"]
+    trace = store.read_record(tmp_path, crashed.configuration.hash)["error"]["traceback"]
     assert "these are my last words" in trace
     assert "Segmentation fault" in trace
     assert "in killing" in trace  # where it crashed

@@ -131,7 +131,7 @@ def test_a_failed_run_keeps_its_traceback_and_does_not_stop_the_others(tmp_path:
     bad, leaves = misbehaving("raising"), misbehaving("leaving")
     summary = run(rule_plan(3, bad, leaves), tmp_path)
     assert (summary.done, summary.failed, summary.interrupted) == (3, 2, False)
-    failure = store.record(tmp_path, bad.configuration.hash)
+    failure = store.read_record(tmp_path, bad.configuration.hash)
     assert failure["state"] == "failed"
     assert "the shop is closed" in failure["error"]["traceback"]
     assert "in raising" in failure["error"]["traceback"]

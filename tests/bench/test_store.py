@@ -161,16 +161,16 @@ def test_runs_that_have_not_ended_are_not_there(sweep: Path) -> None:
 def test_labels_come_from_the_plan(sweep: Path) -> None:
     run_sweep(relabelled(PLAN, "any"), sweep, jobs=0, console=Console(file=io.StringIO()))
     assert set(store.runs(sweep)["subject"]) == {"any"}
-    assert store.record(sweep, NAMES[0])["subject"] == "RANDOM"
+    assert store.read_record(sweep, NAMES[0])["subject"] == "RANDOM"
 
 
 def test_a_record_by_its_name_or_the_beginning_of_it(sweep: Path) -> None:
-    assert store.record(sweep, NAMES[0])["run"] == NAMES[0]
-    assert store.record(sweep, NAMES[4][:10])["state"] == "failed"
+    assert store.read_record(sweep, NAMES[0])["run"] == NAMES[0]
+    assert store.read_record(sweep, NAMES[4][:10])["state"] == "failed"
     with pytest.raises(UnknownNameError):
-        store.record(sweep, "zzz")
+        store.read_record(sweep, "zzz")
     with pytest.raises(UnknownNameError):
-        store.record(sweep, "")
+        store.read_record(sweep, "")
 
 
 def test_a_learning_curve_has_its_fields_as_columns(sweep: Path) -> None:

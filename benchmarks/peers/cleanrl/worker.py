@@ -48,7 +48,10 @@ def main() -> None:
     stand_in.SummaryWriter = WaitingWriter  # type: ignore[attr-defined]
     sys.modules[stand_in.__name__] = stand_in
     options = {"env-id": request["env_id"], "num-steps": request["n_steps"], "total-timesteps": MANY, "cuda": False}
-    sys.argv = ["ppo_continuous_action.py", *(str(part) for key, value in options.items() for part in (f"--{key}", value))]
+    sys.argv = [
+        "ppo_continuous_action.py",
+        *(str(part) for key, value in options.items() for part in (f"--{key}", value)),
+    ]
     WaitingWriter.wanted = requests.steps()
     runpy.run_module("cleanrl.ppo_continuous_action", run_name="__main__")
 
