@@ -221,8 +221,10 @@ _RULES = tuple(
 )
 
 
-def _sb3(key: str, target: str, summary: str) -> Entry:
-    return Entry(key, target, summary, search_space=f"orl.bench.search_spaces:{key.replace('-', '_')}")
+def _sb3(key: str, target: str, summary: str, space: str | None = None) -> Entry:
+    """``space``: function of ``orl.bench.search_spaces``, None for the one of the key's name."""
+    space = key.replace("-", "_") if space is None else space
+    return Entry(key, target, summary, search_space=f"orl.bench.search_spaces:{space}")
 
 
 _ALGORITHMS = (
@@ -239,6 +241,15 @@ _ALGORITHMS = (
     _sb3("tqc", "sb3_contrib:TQC", "truncated quantile critics"),
     _sb3("cross-q", "sb3_contrib:CrossQ", "SAC without target networks, batch-normalised"),
     _sb3("ars", "sb3_contrib:ARS", "augmented random search"),
+    _sb3("fast-ppo", "orl.fast.ppo:FastPPO", "ppo, the same mathematics in less time", "ppo"),
+    _sb3(
+        "fast-maskable-ppo",
+        "orl.fast.ppo:FastMaskablePPO",
+        "maskable-ppo, the same mathematics in less time",
+        "maskable_ppo",
+    ),
+    _sb3("fast-sac", "orl.fast.sac:FastSAC", "sac, the same mathematics in less time", "sac"),
+    _sb3("fast-td3", "orl.fast.td3:FastTD3", "td3, the same mathematics in less time", "td3"),
     Entry(
         "mdpo",
         "orl.mdpo:MDPO",

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orl.common.errors import InputError
 
@@ -39,7 +40,20 @@ class Format(StrEnum):
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+
+
+def _table(title: str, columns: tuple[str, ...], left: tuple[str, ...]) -> Table:
+    """An empty table; the columns named in ``left`` hold text, the others figures."""
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    """Add a row; brackets in labels such as ``ppo[gamma=0.9]`` are no markup."""
+    table.add_row(*map(Text, cells))
 
 
 @sweep_app.command("check")
@@ -52,38 +66,27 @@ def check(
 ) -> None:
     """Read a sweep file, print its runs and an estimate of their time. Every mistake is one line with its place."""
     from orl.bench.description import read_sweep
-    from orl.bench.estimate import estimate
+    from orl.bench.estimate import estimate, wall_seconds
     from orl.bench.local_engine import default_jobs
     from orl.bench.store import runs
 
     plan = read_sweep(file, strict_code=strict_code)
     records = runs(out) if out is not None and out.exists() else None
     rows = estimate(plan, probe_seconds=probe_seconds, records=records)
-    table = Table(title=f"{plan.name}: {len(plan.tasks)} runs", title_justify="left", title_style="bold")
-    for column in ("environment", "subject", "runs", "seconds a run", "basis", "hours"):
-        table.add_column(column, justify="left" if column in ("environment", "subject", "basis") else "right")
-    total = 0.0
-    unknown = False
+    columns = ("environment", "subject", "runs", "seconds a run", "basis", "hours")
+    table = _table(f"{plan.name}: {len(plan.tasks)} runs", columns, ("environment", "subject", "basis"))
     for row in rows:
-        known = row.seconds is not None
-        unknown |= not known
-        total += row.total or 0.0
-        table.add_row(
-            row.environment,
-            row.subject,
-            str(row.runs),
-            f"{row.seconds:,.2f}" if known else "-",
-            row.basis,
-            f"{row.total / 3600:.3f}" if row.total is not None else "-",
-        )
+        seconds = "-" if row.seconds is None else f"{row.seconds:,.2f}"
+        hours = "-" if row.total is None else f"{row.total / 3600:.3f}"
+        _add(table, row.environment, row.subject, str(row.runs), seconds, row.basis, hours)
     console = _console()
     console.print(table)
     workers = max(1, default_jobs(plan.threads) if jobs is None else jobs)
-    more = " and what is not known" if unknown else ""
-    console.print(f"about {_duration(total / workers)}{more} with {workers} at a time", highlight=False)
+    more = " and what is not known" if any(row.seconds is None for row in rows) else ""
+    console.print(f"about {_duration(wall_seconds(rows, workers))}{more} with {workers} at a time", soft_wrap=True)
     if records is not None and len(records):
         done = int(records["run"].isin([task.configuration.hash for task in plan.tasks]).sum())
-        console.print(f"{done} of {len(plan.tasks)} have a record in {out}", highlight=False, soft_wrap=True)
+        console.print(f"{done} of {len(plan.tasks)} have a record in {out}", soft_wrap=True)
 
 
 @sweep_app.command("run")
@@ -124,11 +127,11 @@ def run(
     left = done.total - done.done - done.done_before - done.failed - done.failed_before
     if left:
         parts.append(f"{left} left")
-    console.print(f"{', '.join(parts)}; {_duration(done.seconds)}; records in {out}", highlight=False, soft_wrap=True)
+    console.print(f"{', '.join(parts)}; {_duration(done.seconds)}; records in {out}", soft_wrap=True)
     if done.failed or done.failed_before:
-        console.print(f"tracebacks: {out / 'failed'}; again with --retry-failed", highlight=False, soft_wrap=True)
+        console.print(f"tracebacks: {out / 'failed'}; again with --retry-failed", soft_wrap=True)
     if done.interrupted:
-        console.print("ended by Ctrl-C; the same command goes on", highlight=False)
+        console.print("ended by Ctrl-C; the same command goes on", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if done.failed or done.failed_before:
         raise typer.Exit(1)
@@ -145,11 +148,9 @@ def status(folder: Annotated[Path, typer.Argument(help="Folder of a sweep.")]) -
     for name, labels in planned["tasks"].items():
         place = ("done", "failed").index(states[name]) if name in states else 2
         counts.setdefault((labels["environment"], labels["subject"]), [0, 0, 0])[place] += 1
-    table = Table(title=str(folder), title_justify="left", title_style="bold")
-    for column in ("environment", "subject", "done", "failed", "left"):
-        table.add_column(column, justify="left" if column in ("environment", "subject") else "right")
+    table = _table(str(folder), ("environment", "subject", "done", "failed", "left"), ("environment", "subject"))
     for (environment, subject), numbers in counts.items():
-        table.add_row(environment, subject, *map(str, numbers))
+        _add(table, environment, subject, *map(str, numbers))
     _console().print(table)
 
 
@@ -172,7 +173,7 @@ def report(
     target = folder / f"report.{format.value}" if out is None else out
     require_writable(target, "--out")
     write_report(folder, target, format=format.value)
-    _console().print(f"written: {target}", highlight=False, soft_wrap=True)
+    _console().print(f"written: {target}", soft_wrap=True)
 
 
 def _print_summary(console: Console, folder: Path) -> None:
@@ -181,28 +182,19 @@ def _print_summary(console: Console, folder: Path) -> None:
     from orl.bench.store import load
 
     rows: list[dict[str, Any]] = summary(load(folder)).to_dict("records")
-    table = Table(title="interquartile mean over runs, 95 % interval", title_justify="left", title_style="bold")
     columns = ("environment", "subject", "runs", "value", "IQM", "interval", "gap", "seconds")
-    for k, column in enumerate(columns):
-        table.add_column(column, justify="left" if k in (0, 1, 3) else "right")
+    title = "interquartile mean (IQM) over runs, each the mean of its instances and episodes; 95 % interval"
+    table = _table(title, columns, ("environment", "subject", "value"))
     for row in rows:
         interval = f"{_figure(row['low'])} .. {_figure(row['high'])}" if row["n_runs"] > 1 else "-"
-        gap = row["gap"]
-        table.add_row(
-            row["environment"],
-            row["subject"],
-            str(row["n_runs"]),
-            row["value"],
-            _figure(row["iqm"]),
-            interval,
-            "-" if gap is None or gap != gap else f"{100 * gap:.2f} %",
-            _figure(row["seconds"]),
-        )
+        gap = "-" if row["gap"] != row["gap"] else f"{100 * row['gap']:.2f} %"
+        figures = (str(row["n_runs"]), row["value"], _figure(row["iqm"]), interval, gap, _figure(row["seconds"]))
+        _add(table, row["environment"], row["subject"], *figures)
     console.print(table)
 
 
-def _figure(value: float | None) -> str:
-    if value is None or value != value:
+def _figure(value: float) -> str:
+    if value != value:
         return "-"
     return f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.1f}"
 

@@ -1,4 +1,5 @@
-"""Compile the numba kernels of every registered environment and solver before parallel tests start (`make warm`).
+"""Compile the numba kernels of every registered environment and solver, and of our learning algorithms, before parallel
+tests start (`make warm`).
 
 Kernels are cached on disk; two test workers that start together would compile the same ones twice. Nothing is checked
 here: the tests do that.
@@ -11,7 +12,22 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+import orl
 from orl import registry
+
+# Algorithms of ours and the envs whose actions they take, one for each kind.
+BOX, DISCRETE, MASKED = "Pendulum-v1", "CartPole-v1", "orl/JobShop-v0"
+ON_POLICY, OFF_POLICY = {"n_steps": 8}, {"learning_starts": 4, "buffer_size": 100, "batch_size": 4}
+LEARNERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("fast-ppo", BOX, {**ON_POLICY, "batch_size": 8}),
+    ("fast-ppo", DISCRETE, {**ON_POLICY, "batch_size": 8}),
+    ("fast-maskable-ppo", MASKED, {**ON_POLICY, "batch_size": 8}),
+    ("fast-sac", BOX, OFF_POLICY),
+    ("fast-td3", BOX, OFF_POLICY),
+    ("mdpo", BOX, {**ON_POLICY, "vf_batch_size": 8}),
+    ("mdpo", DISCRETE, {**ON_POLICY, "vf_batch_size": 8}),
+    ("mdpo", MASKED, {**ON_POLICY, "vf_batch_size": 8}),
+)
 
 
 def step_a_little(env: Any, *, batched: bool, steps: int = 3) -> None:
@@ -25,6 +41,18 @@ def step_a_little(env: Any, *, batched: bool, steps: int = 3) -> None:
     env.close()
 
 
+def learn_a_little(key: str, env_id: str, arguments: dict[str, Any]) -> None:
+    """Learn through a rollout and an update, with hidden layers of both activations the engine knows."""
+    import torch
+
+    options = {"observation": "compact"} if env_id == MASKED else {}
+    for activation in (torch.nn.Tanh, torch.nn.ReLU):
+        env = orl.make_vec(env_id, 2, **options)
+        network = {"net_arch": [8], "activation_fn": activation}
+        registry.algorithm(key)("MlpPolicy", env, seed=0, device="cpu", policy_kwargs=network, **arguments).learn(24)
+        env.close()
+
+
 def main() -> None:
     for environment in registry.environments():
         step_a_little(gymnasium.make(environment.lazy_id), batched=False)
@@ -34,6 +62,8 @@ def main() -> None:
         instance = domain.load(domain.example)
         for entry in registry.solvers(domain.name):
             entry.make().solve(instance, time_limit=0.2, seed=0)
+    for key, env_id, arguments in LEARNERS:
+        learn_a_little(key, env_id, arguments)
 
 
 if __name__ == "__main__":

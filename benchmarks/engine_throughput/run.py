@@ -251,7 +251,7 @@ def shortened(case: Case) -> Case:
     """The case for ``--quick``: short rollouts, few repetitions, without peers."""
     ours = tuple(contender for contender in case.contenders if isinstance(contender, Learner))
     if "n_steps" not in case.arguments:
-        return replace(case, contenders=ours, steps=40, warm_up=120, repetitions=2)
+        return replace(case, contenders=ours, steps=40, warm_up=120, repetitions=3)
     rollout = 512 if case.copies == 1 else 16 * case.copies
     arguments = {**case.arguments, "n_steps": rollout // case.copies}
     return replace(case, contenders=ours, steps=rollout, warm_up=rollout, arguments=arguments, repetitions=3)

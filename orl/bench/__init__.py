@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from orl.bench.store import load as load
     from orl.bench.store import read_record as read_record
     from orl.bench.store import runs as runs
+    from orl.bench.tuning import Tuning as Tuning
+    from orl.bench.tuning import tune as tune
 
 _LAZY = {
+    "Tuning": "orl.bench.tuning:Tuning",
     "compare": "orl.bench.comparison:compare",
     "compare_policies": "orl.bench.comparison:compare_policies",
     "curve": "orl.bench.store:curve",
@@ -36,9 +39,11 @@ _LAZY = {
     "run_sweep": "orl.bench.runner:run_sweep",
     "runs": "orl.bench.store:runs",
     "summary": "orl.bench.comparison:summary",
+    "tune": "orl.bench.tuning:tune",
     "write_report": "orl.bench.report:write_report",
 }
 __all__ = [
+    "Tuning",
     "compare",
     "compare_policies",
     "curve",
@@ -48,6 +53,7 @@ __all__ = [
     "run_sweep",
     "runs",
     "summary",
+    "tune",
     "write_report",
 ]
 

@@ -359,7 +359,7 @@ def compare_policies(
         env_id, env_kwargs, time_limit, deterministic, best_of, progress: As in :func:`orl.evaluate`.
 
     Raises:
-        InputError: No subject; what :func:`orl.evaluate` and :func:`compare` refuse.
+        InputError: Fewer than two subjects; what :func:`orl.evaluate` and :func:`compare` refuse.
         UnknownNameError: No such baseline.
 
     >>> class Push:
@@ -372,8 +372,9 @@ def compare_policies(
     """
     import pandas
 
-    if not subjects:
-        raise InputError("no subject", field="subjects", expected="policies or solvers by name")
+    if len(subjects) < 2:
+        expected = "two or more policies or solvers by name (for a single one: orl.evaluate)"
+        raise InputError("nothing to compare", field="subjects", value=list(subjects), expected=expected)
     if baseline is not None and baseline not in subjects:
         raise UnknownNameError("subject", baseline, subjects)
     parts: list[pandas.DataFrame] = []
@@ -416,8 +417,9 @@ def summary(
 
     The score of a run seed is the mean over its instances and episodes; without run seeds each episode seed stands for
     a run. A run that lacks a value somewhere, or an instance that other subjects of the group have, has no score: the
-    mean of what it did solve would flatter it. It is left out of the statistics and the note says so. Columns, after
-    those of ``by``:
+    mean of what it did solve would flatter it. It is left out of the statistics and the note says so. (A report shows
+    gaps, which have one scale on all instances, and therefore takes the IQM of runs and instances pooled.) Columns,
+    after those of ``by``:
 
     - ``subject, value``; ``n_runs``: runs with a score.
     - ``iqm, mean, median``: of the scores of runs; ``low, high, confidence``: interval of the IQM (of ``statistic``).

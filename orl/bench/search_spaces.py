@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orl import registry
+from orl.bench import yaml_lines
+from orl.bench.yaml_lines import Document
 from orl.common.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -91,36 +93,41 @@ def read_space(path: Path) -> dict[str, Any]:
         policy_kwargs.net_arch: [[64, 64], [256, 256]]
         gae_lambda: 0.95
 
-    Raises:
-        InputError: not such a file; OSError: it cannot be read.
-    """
-    import yaml
+    Numbers are those of YAML 1.2, as in sweep files.
 
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = None if mark is None else mark.line + 1
-        problem = "is not YAML in UTF-8"
-        raise InputError(problem, source=str(path), line=line, expected="a mapping of hyper-parameters") from error
+    Raises:
+        InputError: it cannot be read, or is no such file; names the line.
+    """
+    document = yaml_lines.read(path, expected="a mapping of hyper-parameters")
+    for error in document.errors:
+        raise error
+    data = document.data
     if not isinstance(data, dict):
-        raise InputError("no search space", source=str(path), value=data, expected="a mapping of hyper-parameters")
-    check_space(data, str(path))
+        raise document.error((), "no search space", value=data, expected="a mapping of hyper-parameters")
+    check_space(data, document)
     return data
 
 
-def check_space(space: Mapping[str, Any], source: str | None = None) -> None:
-    """Raise InputError unless ``space`` is a search space as data (:func:`read_space`) with something to draw."""
+def check_space(space: Mapping[str, Any], document: Document | None = None) -> None:
+    """Raise InputError unless ``space`` is a search space as data (:func:`read_space`) with something to draw.
+
+    Args:
+        space: To check.
+        document: The file it comes from, for messages.
+    """
+    source = None if document is None else document.source
     searched = 0
     for name, spec in space.items():
-        if not isinstance(name, str):
-            raise InputError("bad name", source=source, field=str(name), expected="a text")
+        line = None if document is None else document.line((name,))
         if isinstance(spec, list):
             if len({json.dumps(choice, sort_keys=True, default=str) for choice in spec}) != len(spec) or not spec:
-                raise InputError("bad choices", source=source, field=name, value=spec, expected="different choices")
+                expected = "different choices"
+                raise InputError("bad choices", source=source, line=line, field=name, value=spec, expected=expected)
             searched += 1
         elif _is_range(spec):
-            _check_range(name, spec, source)
+            problem, expected = _refusal(spec)
+            if problem:
+                raise InputError(problem, source=source, line=line, field=name, value=dict(spec), expected=expected)
             searched += 1
     if not searched:
         raise InputError("nothing to search", source=source, field="space", expected="a range or a list of choices")
@@ -151,8 +158,7 @@ def _draw_one(trial: optuna.Trial, name: str, spec: Any) -> Any:
         return choices[trial.suggest_categorical(name, list(choices))]
     if not _is_range(spec):
         return spec
-    low, high, log = number(spec["low"]), number(spec["high"]), bool(spec.get("log", False))
-    step = number(spec["step"]) if "step" in spec else None
+    low, high, log, step = spec["low"], spec["high"], spec.get("log", False), spec.get("step")
     if isinstance(low, int) and isinstance(high, int) and not isinstance(step, float):
         return trial.suggest_int(name, low, high, log=log, step=step or 1)
     return trial.suggest_float(name, float(low), float(high), log=log, step=step)
@@ -166,33 +172,17 @@ def _is_range(spec: Any) -> bool:
     return isinstance(spec, Mapping) and ("low" in spec or "high" in spec)
 
 
-def _check_range(name: str, spec: Mapping[str, Any], source: str | None) -> None:
-    expected = "low <= high, log (then low > 0) or step"
+def _refusal(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """What is wrong with a range, and what was expected; empty if nothing is."""
     for key in spec:
         if key not in RANGE_KEYS:
-            raise UnknownNameError(f"key of the range {name}", str(key), RANGE_KEYS)
-    try:
-        low, high = number(spec["low"]), number(spec["high"])
-        step = number(spec.get("step", 1))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError("bad range", source=source, field=name, value=dict(spec), expected=expected) from error
-    log = spec.get("log", False)
-    if not low <= high or not isinstance(log, bool) or (log and (low <= 0 or "step" in spec)) or step <= 0:
-        raise InputError("bad range", source=source, field=name, value=dict(spec), expected=expected)
-
-
-def number(value: Any) -> int | float:
-    """A number from YAML, which reads 1e-5 (no point) as text.
-
-    >>> number("1e-5"), number(3)
-    (1e-05, 3)
-
-    Raises:
-        ValueError: not a number; TypeError: not a text either.
-    """
-    if isinstance(value, bool):
-        raise ValueError("a truth value is no number")
-    return value if isinstance(value, int) else float(value)
+            return f"unknown key {key!r} in a range", UnknownNameError("key", str(key), RANGE_KEYS).expected or ""
+    low, high, step, log = (
+        spec.get(key, default) for key, default in (("low", None), ("high", None), ("step", 1), ("log", False))
+    )
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (low, high, step))
+    good = numbers and low <= high and step > 0 and isinstance(log, bool) and not (log and (low <= 0 or "step" in spec))
+    return ("", "") if good else ("bad range", "low <= high, log (then low > 0) or step")
 
 
 # ---- what the algorithms share -------------------------------------------------------------------------------------

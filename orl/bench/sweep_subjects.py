@@ -13,7 +13,7 @@ from orl import registry
 from orl.bench.configuration import AlgorithmPart, BudgetPart, EvaluationPart, RulePart, SolverPart
 from orl.bench.sweep_environments import EnvironmentChoice, grid_choices, label
 from orl.bench.sweep_file import AlgorithmEntry, Budget, Problems, RuleEntry, SolverEntry, SweepFile, seed_list
-from orl.bench.target_checks import check_targets, refused_arguments
+from orl.bench.target_checks import check_targets, imported, refused_arguments
 from orl.bench.yaml_lines import KeyPath
 from orl.bench.zoo_files import ZooEntry, action_size, plain_hyper, read_zoo_entry, wrappers
 from orl.common.errors import InputError, MissingExtraError, UnknownNameError
@@ -69,21 +69,25 @@ def algorithm_choices(entry: AlgorithmEntry, path: KeyPath, around: Surroundings
     if known is None:
         return []
     stated = _plain(entry.hyper, (*path, "hyper"), problems)
-    for key in (*stated, *(entry.grid or {})):
-        _check_hyper_name(key, known, (*path, "grid" if key in (entry.grid or {}) else "hyper", key), problems)
+    _check_hyper(stated, known, (*path, "hyper"), problems)
+    for key, values in (entry.grid or {}).items():
+        for value in values:
+            _check_hyper(_plain({key: value}, (*path, "grid"), problems), known, (*path, "grid"), problems)
+    _check_policy(entry, known, path, problems)
     listed = _wrappers(entry, (*path, "wrappers"), problems)
-    check_targets(stated, (*path, "hyper"), problems)
+    check_targets(entry.policy_kwargs, (*path, "policy_kwargs"), problems)
+    _check_normalize(entry, path, problems)
     budget = _budget(entry.budget, (*path, "budget"), problems) or _budget(around.file.budget, ("budget",), problems)
     zoos = {environment.label: _zoo(entry, known, path, environment, around) for environment in environments}
     for environment in environments:
         _check_masks(entry, known, path, environment, problems)
     result = []
     for choice in choices:
-        hyper = stated | _plain(choice, (*path, "grid"), problems)
+        hyper = stated | ({} if problems.at(*path, "grid") else plain_hyper(choice))
         on = {}
         for environment in environments:
             zoo = zoos[environment.label]
-            part, own = _algorithm_part(entry, hyper, listed, {} if zoo is None else zoo.fields)
+            part, own = _algorithm_part(entry, known, hyper, listed, {} if zoo is None else zoo.fields)
             spent = budget or own
             if spent is None and not problems.at("budget") and not problems.at(*path):
                 problems.add(path, "no budget", expected="the key budget here or for the whole sweep")
@@ -177,8 +181,11 @@ def _budget(budget: Budget | None, path: KeyPath, problems: Problems) -> BudgetP
 # ---- algorithms ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Algorithm:
+    """What the checks have to know of an algorithm: the arguments that a sweep may give, with their defaults."""
+
     key: str
-    arguments: frozenset[str]
+    arguments: dict[str, Any]
+    policies: tuple[str, ...]
     takes_masks: bool
 
 
@@ -195,17 +202,53 @@ def _known_algorithm(key: str, path: KeyPath, problems: Problems) -> _Algorithm 
 @cache
 def _algorithm(key: str) -> _Algorithm:
     algorithm = registry.algorithm(key)
-    parameters = [name for name in inspect.signature(algorithm).parameters if name not in ("self", "policy", "env")]
+    given = ("self", "policy", "env", *_OF_THE_SWEEP)
+    parameters = inspect.signature(algorithm).parameters.values()
+    arguments = {parameter.name: parameter.default for parameter in parameters if parameter.name not in given}
     masks = "action_masks" in inspect.signature(algorithm.predict).parameters
-    return _Algorithm(key, frozenset(parameters), masks)
+    return _Algorithm(key, arguments, tuple(algorithm.policy_aliases), masks)
 
 
-def _check_hyper_name(key: str, known: _Algorithm, path: KeyPath, problems: Problems) -> None:
-    if key in _OF_THE_SWEEP:
-        problems.add(path, "given by the sweep itself", expected="the key seeds or tensorboard of the sweep")
-    elif key not in known.arguments:
-        expected = UnknownNameError("hyper-parameter", key, known.arguments - set(_OF_THE_SWEEP)).expected
-        problems.add(path, f"unknown hyper-parameter of {known.key}", expected=expected)
+def _check_hyper(hyper: dict[str, Any], known: _Algorithm, path: KeyPath, problems: Problems) -> None:
+    """Note names that the algorithm does not take, texts where it takes numbers, and targets that cannot be called."""
+    for key, value in hyper.items():
+        where = (*path, key)
+        if problems.at(*where):
+            continue
+        if key in _OF_THE_SWEEP:
+            problems.add(where, "given by the sweep itself", expected="the key seeds or tensorboard of the sweep")
+        elif key not in known.arguments:
+            expected = UnknownNameError("hyper-parameter", key, known.arguments).expected
+            problems.add(where, f"unknown hyper-parameter of {known.key}", expected=expected)
+        elif _is_number(known.arguments[key]) and isinstance(value, str):
+            problems.add(where, "wrong type", value=value, expected="a number")
+        else:
+            check_targets(value, where, problems)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_policy(entry: AlgorithmEntry, known: _Algorithm, path: KeyPath, problems: Problems) -> None:
+    name = entry.policy
+    if name is None or name == "set" or name in known.policies:
+        return
+    if ":" in name:
+        imported(name, (*path, "policy"), problems)
+    else:
+        names = (*known.policies, "set")
+        expected = f"module:Class, or {UnknownNameError('policy', name, names).expected}"
+        problems.add((*path, "policy"), f"unknown policy of {known.key}", value=name, expected=expected)
+
+
+def _check_normalize(entry: AlgorithmEntry, path: KeyPath, problems: Problems) -> None:
+    if entry.normalize:
+        from stable_baselines3.common.vec_env import VecNormalize
+
+        refusal = refused_arguments(VecNormalize, None, **entry.normalize)
+        if refusal is not None:
+            problems.add((*path, "normalize"), refusal, value=entry.normalize)
 
 
 def _plain(hyper: dict[str, Any], path: KeyPath, problems: Problems) -> dict[str, Any]:
@@ -270,10 +313,12 @@ def _zoo(
 
 
 def _algorithm_part(
-    entry: AlgorithmEntry, hyper: dict[str, Any], listed: list[dict[str, Any]], zoo: dict[str, Any]
+    entry: AlgorithmEntry, known: _Algorithm, hyper: dict[str, Any], listed: list[dict[str, Any]], zoo: dict[str, Any]
 ) -> tuple[AlgorithmPart, BudgetPart | None]:
     """The algorithm with what the file states over what its hyper-parameter file says, and the latter's budget."""
-    together = {**zoo.get("hyper", {}), **hyper}
+    together = {
+        key: _whole(value, known.arguments.get(key)) for key, value in {**zoo.get("hyper", {}), **hyper}.items()
+    }
     if entry.policy_kwargs:
         together["policy_kwargs"] = {**(together.get("policy_kwargs") or {}), **entry.policy_kwargs}
     normalize = entry.normalize if entry.states("normalize") else zoo.get("normalize")
@@ -289,6 +334,12 @@ def _algorithm_part(
         wrappers=tuple(listed if entry.states("wrappers") else zoo.get("wrappers", ())),
     )
     return part, BudgetPart(**zoo["budget"]) if "budget" in zoo else None
+
+
+def _whole(value: Any, default: Any) -> Any:
+    """1e6, a float in YAML, as a whole number where the algorithm's default is one."""
+    whole = isinstance(default, int) and not isinstance(default, bool)
+    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
 
 
 # ---- rules and solvers ---------------------------------------------------------------------------------------------

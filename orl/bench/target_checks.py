@@ -31,11 +31,11 @@ def check_targets(value: Any, path: KeyPath, problems: Problems, given: int = 0)
         if "target" in value:
             _check_target(value, path, problems, given)
         elif set(value) == {"object"}:
-            _imported(value["object"], (*path, "object"), problems)
+            imported(value["object"], (*path, "object"), problems)
 
 
 def _check_target(value: Mapping[str, Any], path: KeyPath, problems: Problems, given: int) -> None:
-    target = _imported(value["target"], (*path, "target"), problems)
+    target = imported(value["target"], (*path, "target"), problems)
     if target is None:
         return
     refusal = refused_arguments(target, *[None] * given, **{key: None for key in value if key != "target"})
@@ -60,7 +60,8 @@ def refused_arguments(target: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     return None
 
 
-def _imported(name: Any, path: KeyPath, problems: Problems) -> Any:
+def imported(name: Any, path: KeyPath, problems: Problems) -> Any:
+    """What an import string names; None, and its mistake noted, if it cannot be imported."""
     if not isinstance(name, str) or ":" not in name:
         problems.add(path, "not an import string", value=name, expected="module:attribute")
         return None

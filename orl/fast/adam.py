@@ -76,6 +76,8 @@ class FlatAdam:
         self._mean, self._square = torch.zeros_like(flat.data), torch.zeros_like(flat.data)
         self._steps = torch.zeros(len(flat.parameters), dtype=torch.float32)
         self._take_over()
+        self._state = optimizer.state
+        self._steps_array = self._steps.numpy()
         self._arrays = (flat.data.numpy(), flat.grad.numpy(), self._mean.numpy(), self._square.numpy())
 
     def _take_over(self) -> None:
@@ -105,6 +107,12 @@ class FlatAdam:
             ):
                 return False
         return int(self._steps[0]) == self.steps
+
+    @property
+    def in_step(self) -> bool:
+        """A quick version of :attr:`intact`, for every gradient step: no checkpoint was loaded into the optimiser, and
+        it made no steps of its own. The parameters are not looked at."""
+        return self.optimizer.state is self._state and int(self._steps_array[0]) == self.steps
 
     def clip(self, max_norm: float) -> float:
         """Scale the gradient to at most that Euclidean norm, like ``torch.nn.utils.clip_grad_norm_``.

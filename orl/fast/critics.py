@@ -1,7 +1,7 @@
 """The critics of SAC and TD3 and their targets as stacked networks on flat buffers.
 
-:class:`Critics` drives SB3's ``ContinuousCritic`` and its target copy: targets, one regression step, the gradient of the
-smallest or the first critic with respect to the action, and the slow update of the targets.
+:class:`Critics` drives SB3's ``ContinuousCritic`` and its target copy: targets, one regression step, the gradient of
+the smallest or the first critic with respect to the action, and the slow update of the targets.
 """
 
 from __future__ import annotations
@@ -95,13 +95,21 @@ class Critics:
         self.networks = StackedMlp(members, activation, self.flat)
         self.target_networks = StackedMlp(targets, activation, self.target_flat)
         self._first = Mlp(members[0], activation)
+        self._sentinels = (members[0][0], targets[0][0])
         self.size = len(members)
         self._grads: dict[int, torch.Tensor] = {}
 
     @property
     def intact(self) -> bool:
         """Whether the networks still lie in the flat buffers; attaches gradients that were dropped."""
-        return self.adam.intact and not self.flat.refresh() and self.target_flat.intact
+        layer, target_layer = self._sentinels
+        return (
+            layer.weight is self.flat.parameters[0]
+            and target_layer.weight is self.target_flat.parameters[0]
+            and self.adam.in_step
+            and not self.flat.refresh()
+            and self.target_flat.intact
+        )
 
     def target_values(self, x: torch.Tensor) -> Floats:
         """Smallest target value of each row, a new array float32[B], for ``x`` float32[B, S + P]."""
@@ -128,10 +136,11 @@ class Critics:
         return float(loss)
 
     def smallest(self, x: torch.Tensor, columns: slice) -> tuple[Floats, Floats]:
-        """Smallest value of each row, float32[B], and minus its gradient's mean-loss form.
+        """Smallest value of each row, and what an actor descends.
 
         Returns:
-            ``values`` and the gradient of ``-mean(values)`` with respect to ``columns`` of ``x``, float32[B, columns].
+            ``values`` float32[B], and the gradient of ``-mean(values)`` with respect to ``columns`` of ``x``,
+            float32[B, columns].
         """
         q_values = self.networks.forward(x).numpy()[:, :, 0]
         chosen = q_values.argmin(0)

@@ -57,8 +57,8 @@ class FlatParameters:
             view.copy_(parameter.data)
             parameter.data = view
         self._attach_grads()
-        self._address = self.data.data_ptr()
-        self._grad_address = self.grad.data_ptr()
+        self._layout = [(p.data_ptr(), p.stride(), p.dtype) for p in self.parameters]
+        self._grad_addresses = [view.data_ptr() for view in self.views(self.grad)]
 
     def _attach_grads(self) -> None:
         for parameter, view in zip(self.parameters, self.views(self.grad), strict=True):
@@ -74,14 +74,10 @@ class FlatParameters:
     @property
     def intact(self) -> bool:
         """Whether every parameter still lies in the buffer and the buffer where it was."""
-        size = self.data.element_size()
         return (
-            self.data.data_ptr() == self._address
-            and self.grad.data_ptr() == self._grad_address
-            and all(
-                p.data_ptr() == self._address + start * size and p.dtype == self.data.dtype and p.is_contiguous()
-                for p, (start, _) in zip(self.parameters, self.bounds, strict=True)
-            )
+            self.data.data_ptr() == self._layout[0][0]
+            and self.grad.data_ptr() == self._grad_addresses[0]
+            and [(p.data_ptr(), p.stride(), p.dtype) for p in self.parameters] == self._layout
         )
 
     def refresh(self) -> bool:
@@ -93,10 +89,6 @@ class FlatParameters:
         if not self.intact:
             self._lay_out()
             return True
-        size = self.grad.element_size()
-        if any(
-            p.grad is None or p.grad.data_ptr() != self._grad_address + start * size
-            for p, (start, _) in zip(self.parameters, self.bounds, strict=True)
-        ):
+        if [-1 if p.grad is None else p.grad.data_ptr() for p in self.parameters] != self._grad_addresses:
             self._attach_grads()
         return False

@@ -104,13 +104,21 @@ def narrow(rows: int, columns: int, width: int) -> bool:
     return columns < 128 and columns % 16 > 0 and rows * width >= 8192
 
 
-def weight_gradient(grad: torch.Tensor, below: torch.Tensor, out: torch.Tensor) -> None:
-    """``out = grad.T @ below`` for ``grad`` [B, H], ``below`` [B, K]."""
-    columns = below.shape[1]
-    if narrow(len(grad), columns, grad.shape[1]):
-        wide = torch.zeros(len(below), -(-columns // 16) * 16)
-        wide[:, :columns] = below
-        out.copy_(torch.mm(grad.t(), wide)[:, :columns])
+def with_zeros(matrix: torch.Tensor) -> torch.Tensor:
+    """A copy of ``matrix`` [B, K] with columns of zeros up to a multiple of 16."""
+    rows, columns = matrix.shape
+    wide = torch.zeros(rows, -(-columns // 16) * 16)
+    wide[:, :columns] = matrix
+    return wide
+
+
+def weight_gradient(
+    grad: torch.Tensor, below: torch.Tensor, out: torch.Tensor, padded: torch.Tensor | None = None
+) -> None:
+    """``out = grad.T @ below`` for ``grad`` [B, H], ``below`` [B, K]; ``padded``: ``with_zeros(below)`` if at hand."""
+    if narrow(len(grad), below.shape[1], grad.shape[1]):
+        wide = with_zeros(below) if padded is None else padded
+        out.copy_(torch.mm(grad.t(), wide)[:, : below.shape[1]])
     else:
         torch.mm(grad.t(), below, out=out)
 
@@ -119,12 +127,9 @@ def input_gradient(grad: torch.Tensor, weight: torch.Tensor, columns: slice | No
     """``grad @ weight[:, columns]`` for ``grad`` [B, H] and the weights [H, K] of the first layer."""
     if columns is not None:
         weight = weight[:, columns]
-    count = weight.shape[1]
-    if not narrow(len(grad), count, len(weight)):
+    if not narrow(len(grad), weight.shape[1], len(weight)):
         return torch.mm(grad, weight)
-    wide = torch.zeros(len(weight), -(-count // 16) * 16)
-    wide[:, :count] = weight
-    return torch.mm(grad, wide)[:, :count]
+    return torch.mm(grad, with_zeros(weight))[:, : weight.shape[1]]
 
 
 def activation_backward(activation: Activation, grad: Floats, hidden: Floats, bias_grad: Floats) -> None:

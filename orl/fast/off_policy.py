@@ -1,10 +1,10 @@
 """What the fast off-policy classes share: the choice of engine and environment steps with little Python work.
 
-:class:`FastOffPolicy` collects the transitions that SB3's ``collect_rollouts`` would collect from the same random state.
-With one env and one step before every update, SB3 spends much of its time between env and network: tensors and
-distribution objects for one row, copies of the observation, the training mode of every module. Here the actor runs on
-arrays and a plain replay buffer is written in place. Callbacks see SB3's ``locals``; noise, logs, VecNormalize and any
-replay buffer work as before.
+:class:`FastOffPolicy` collects the transitions that SB3's ``collect_rollouts`` would collect from the same random
+state. With one env and one step before every update, SB3 does much between env and network: tensors and distribution
+objects for one row, copies of the observation, the training mode of every module. Here the actor runs on arrays and a
+plain replay buffer is written in place. Callbacks see SB3's ``locals``; noise, logs, VecNormalize and any replay buffer
+work as before.
 
 The networks of an eligible policy have no layer that depends on the training mode, so the policy is left in evaluation
 mode.
@@ -53,6 +53,7 @@ class FastOffPolicy(EngineChoice, OffPolicyAlgorithm):
             InputError: ``engine="fast"`` and the model is not eligible.
         """
         if self.engine == "torch" or self._given_up:
+            self._fast = None
             return None
         if self._fast is not None and self._fast.intact(self):
             return self._fast
@@ -196,4 +197,4 @@ class FastOffPolicy(EngineChoice, OffPolicyAlgorithm):
         buffer.pos = at + 1
         if buffer.pos == size:
             buffer.full, buffer.pos = True, 0
-        self._last_obs = new_obs  # type: ignore[assignment]
+        self._last_obs = new_obs

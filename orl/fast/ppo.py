@@ -12,8 +12,7 @@ to rounding, the same parameters. Saved models hold SB3's own policy and optimis
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,50 +21,25 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.common.vec_env.patch_gym import _patch_env
 
-from orl.common.errors import InputError
-from orl.fast.lean_vec_env import LeanVecEnv
+from orl.fast.engine_choice import Engine, EngineChoice
 from orl.fast.ppo_step import ActorCriticEngine, Coefficients, engine_ineligible
 from orl.fast.rollouts import batch_of, buffer_ineligible, collect
 
-log = logging.getLogger(__name__)
 
-Engine = Literal["auto", "fast", "torch"]
-ENGINES = ("auto", "fast", "torch")
+class FastOnPolicy(EngineChoice, OnPolicyAlgorithm):
+    """What the fast on-policy classes share; a mixin before an SB3 class."""
 
-
-class FastOnPolicy(OnPolicyAlgorithm):
-    """What the fast on-policy classes share: the choice of engine, and gym envs wrapped without needless copies.
-
-    A mixin before an SB3 class. ``engine="auto"`` takes the fast path where it can and says once (log level INFO) why
-    it cannot; ``"fast"`` raises then; ``"torch"`` always runs SB3's own code.
-    """
-
-    engine: Engine
     _fast: ActorCriticEngine | None = None
-    _told: str | None = None
-
-    def _set_engine(self, engine: Engine) -> None:
-        if engine not in ENGINES:
-            raise InputError("unknown engine", field="engine", value=engine, expected=f"one of {ENGINES}")
-        self.engine = engine
 
     def engine_ineligible(self) -> str | None:
         """Why the fast path cannot run on this model as it is now; None if it can."""
         return engine_ineligible(self.policy) or buffer_ineligible(self.rollout_buffer)
-
-    @property
-    def engine_in_use(self) -> Literal["fast", "torch"]:
-        """The engine that the next rollout and update use."""
-        return "torch" if self.engine == "torch" or self.engine_ineligible() is not None else "fast"
 
     def fast_engine(self) -> ActorCriticEngine | None:
         """The engine of the policy as it is now, None for SB3's own code.
@@ -76,13 +50,7 @@ class FastOnPolicy(OnPolicyAlgorithm):
         if self.engine == "torch":
             return None
         if (reason := self.engine_ineligible()) is not None:
-            if self.engine == "fast":
-                raise InputError(
-                    f"the fast engine cannot run: {reason}", field="engine", value="fast", expected="'auto' or 'torch'"
-                )
-            if reason != self._told:
-                self._told = reason
-                log.info("%s runs SB3's own code: %s", type(self).__name__, reason)
+            self.refuse_or_tell(reason)
             return None
         if self._fast is None or not self._fast.intact(self.policy):
             self._fast = self._new_engine()
@@ -90,26 +58,6 @@ class FastOnPolicy(OnPolicyAlgorithm):
 
     def _new_engine(self) -> ActorCriticEngine:
         return ActorCriticEngine(self.policy)
-
-    @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        if not isinstance(env, VecEnv):
-            single = _patch_env(env)
-            if monitor_wrapper and not is_wrapped(single, Monitor):
-                if verbose >= 1:
-                    print("Wrapping the env with a `Monitor` wrapper")
-                single = Monitor(single)
-            if verbose >= 1:
-                print("Wrapping the env in a LeanVecEnv.")
-            env = LeanVecEnv([lambda: single])
-        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_fast", "_told"]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickles and copies leave the engine out; it is built again when needed."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_fast", "_told")}
 
 
 def train_fast(model: Any, engine: ActorCriticEngine) -> None:
@@ -174,7 +122,7 @@ class FastPPO(FastOnPolicy, PPO):
     Args:
         policy, env, learning_rate, ...: As in ``stable_baselines3.PPO``. A Gymnasium env is wrapped in a Monitor and a
             :class:`~orl.fast.lean_vec_env.LeanVecEnv`.
-        engine: ``"auto"``, ``"fast"`` or ``"torch"``, see :class:`FastOnPolicy`.
+        engine: ``"auto"``, ``"fast"`` or ``"torch"``, see :class:`~orl.fast.engine_choice.EngineChoice`.
 
     Raises:
         InputError: Unknown engine; and at ``learn`` with ``engine="fast"`` if the model is not eligible.
@@ -263,7 +211,7 @@ class FastMaskablePPO(FastOnPolicy, MaskablePPO):
 
     Args:
         policy, env, learning_rate, ...: As in ``sb3_contrib.MaskablePPO``.
-        engine: ``"auto"``, ``"fast"`` or ``"torch"``, see :class:`FastOnPolicy`.
+        engine: ``"auto"``, ``"fast"`` or ``"torch"``, see :class:`~orl.fast.engine_choice.EngineChoice`.
 
     Raises:
         InputError: Unknown engine; and at ``learn`` with ``engine="fast"`` if the model is not eligible.

@@ -1,9 +1,9 @@
 """SAC of Stable-Baselines3 with the same mathematics in less time.
 
-``FastSAC`` is used like ``stable_baselines3.SAC``. Where the model is eligible (:func:`orl.fast.sac_step.sac_ineligible`:
-MLPs on flat observations, on the CPU), rollouts and updates run on flat buffers with hand-written gradients; elsewhere
-SB3's own code runs. Given the same seed both draw the same transitions and, to rounding, give the same parameters. Saved
-models hold SB3's own policy and optimisers: plain SB3 loads them.
+``FastSAC`` is used like ``stable_baselines3.SAC``. Where the model is eligible
+(:func:`orl.fast.sac_step.sac_ineligible`: MLPs on flat observations, on the CPU), rollouts and updates run on flat
+buffers with hand-written gradients; elsewhere SB3's own code runs. Given the same seed both draw the same transitions
+and, to rounding, give the same parameters. Saved models hold SB3's own policy and optimisers: plain SB3 loads them.
 
 >>> model = FastSAC("MlpPolicy", "Pendulum-v1", learning_starts=10, buffer_size=100, seed=0, device="cpu")
 >>> model.learn(20).num_timesteps, model.engine_in_use

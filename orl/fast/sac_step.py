@@ -33,7 +33,8 @@ def squashed_actor_ineligible(actor: Any) -> str | None:
         return f"the actor is a {type(actor).__name__}, not SB3's"
     if actor.use_sde:
         return "the policy explores with gSDE"
-    if type(actor.action_dist) is not SquashedDiagGaussianDistribution or actor.action_dist.epsilon != 1e-6:
+    distribution: Any = actor.action_dist
+    if type(distribution) is not SquashedDiagGaussianDistribution or distribution.epsilon != 1e-6:
         return "the action distribution is not SB3's squashed Gaussian"
     if (reason := extractor_ineligible(actor.features_extractor) or module_ineligible(actor)) is not None:
         return reason
@@ -69,12 +70,13 @@ class SquashedActor:
         self.adam = FlatAdam(self.flat, actor.optimizer)
         self.network = Mlp([*hidden, joined_heads(self.flat, actor.mu, actor.log_std)], activation or "relu")
         self.family = SquashedGaussian(actor.mu.out_features)
+        self._sentinel = actor.log_std
         self._noise: dict[int, torch.Tensor] = {}
 
     @property
     def intact(self) -> bool:
         """Whether the network still lies in the flat buffer; attaches gradients that were dropped."""
-        return self.adam.intact and not self.flat.refresh()
+        return self._sentinel.weight is self.flat.parameters[-3] and self.adam.in_step and not self.flat.refresh()
 
     def noise(self, rows: int) -> Floats:
         """Standard normal noise float32[rows, P], the next draw of torch's generator; a buffer."""
@@ -147,6 +149,7 @@ class SacEngine:
         if (reason := sac_ineligible(model)) is not None:
             raise ValueError(reason)
         self._policy, self._log_ent_coef = model.policy, model.log_ent_coef
+        self._modules = (model.policy.actor, model.policy.critic, model.policy.critic_target)
         self.actor = SquashedActor(model.policy.actor)
         self.critics = Critics(model.policy.critic, model.policy.critic_target)
         extractors = getattr(model.policy.actor.features_extractor, "extractors", None)
@@ -161,6 +164,7 @@ class SacEngine:
         policy, temperature = model.policy, self._temperature
         return (
             policy is self._policy
+            and (policy.actor, policy.critic, policy.critic_target) == self._modules
             and policy.actor.optimizer is self.actor.adam.optimizer
             and policy.critic.optimizer is self.critics.adam.optimizer
             and model.log_ent_coef is self._log_ent_coef
@@ -168,7 +172,7 @@ class SacEngine:
                 model.ent_coef_optimizer is None
                 if temperature is None
                 else model.ent_coef_optimizer is temperature.optimizer
-                and temperature.intact
+                and temperature.in_step
                 and not temperature.flat.refresh()
             )
             and self.actor.intact

@@ -32,6 +32,7 @@ from orl.fast.mlp import (
     input_gradient,
     narrow,
     weight_gradient,
+    with_zeros,
 )
 
 drop_stale_kernels()
@@ -49,6 +50,26 @@ def _head_backward(rows, d_out, weight, hidden, is_tanh, grad):
             h = hidden[at, j]
             g = d * weight[j]
             grad[i, j] = g * (one - h * h) if is_tanh else (g if h > zero else zero)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _single_output_backward(d_out, weight, hidden, is_tanh, parameters, grad, weight_grad, bias_grad):
+    """The last layer with its one output and the activation below it: gradients at the activation's input, of the last
+    layer's weights and of the biases below, in one pass."""
+    one, zero = np.float32(1.0), np.float32(0.0)
+    rows, width = hidden.shape
+    weight_grad[:] = zero
+    bias_grad[:] = zero
+    for i in range(rows):
+        d = d_out[i]
+        for j in range(width):
+            h = hidden[i, j]
+            g = d * weight[j]
+            g = g * (one - h * h) if is_tanh else (g if h > zero else zero)
+            grad[i, j] = g
+            if parameters:
+                bias_grad[j] += g
+                weight_grad[j] += d * h
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -174,26 +195,36 @@ class StackedMlp:
             float32[k, B, in] if ``inputs`` (add over the members where they share their rows), else None.
         """
         work = self._trained[grad.shape[1], slot]
+        last = len(self._weights) - 1
         if parameters:
             torch.sum(grad, 1, out=self._bias_grads[-1])
-        for k in range(len(self._weights) - 1, -1, -1):
+        for k in range(last, -1, -1):
             below = work.out[k - 1] if k else work.x
-            if parameters:
+            single = k == last > 0 and self._widths[-1] == 1
+            if parameters and not single:
                 if k == 0 and narrow(below.shape[1], below.shape[2], grad.shape[2]):
+                    padded = with_zeros(below[0]) if below.stride(0) == 0 else None
                     for member in range(self.size):
-                        weight_gradient(grad[member], below[member], self._weight_grads[0][member])
+                        weight_gradient(grad[member], below[member], self._weight_grads[0][member], padded)
                 else:
                     torch.bmm(grad.transpose(1, 2), below, out=self._weight_grads[k])
             if k == 0:
                 break
-            torch.bmm(grad, self._weights[k], out=work.grad[k - 1])
+            if not single:
+                torch.bmm(grad, self._weights[k], out=work.grad[k - 1])
             for member in range(self.size):
                 bias_grad = (
                     self._bias_grad_arrays[k - 1][member] if parameters else np.empty(below.shape[2], np.float32)
                 )
-                activation_backward(
-                    self._activation, work.grad_arrays[k - 1][member], work.out_arrays[k - 1][member], bias_grad
-                )
+                hidden_grad, hidden = work.grad_arrays[k - 1][member], work.out_arrays[k - 1][member]
+                if not single:
+                    activation_backward(self._activation, hidden_grad, hidden, bias_grad)
+                    continue
+                weight = self._weights[k][member, 0].numpy()
+                weight_grad = self._weight_grads[k][member, 0].numpy() if parameters else bias_grad
+                d_out = grad[member, :, 0].numpy()
+                is_tanh = self._activation == "tanh"
+                _single_output_backward(d_out, weight, hidden, is_tanh, parameters, hidden_grad, weight_grad, bias_grad)
             grad = work.grad[k - 1]
         return torch.bmm(grad, self._weights[0]) if inputs else None
 

@@ -85,12 +85,14 @@ class Td3Engine:
         if (reason := td3_ineligible(model)) is not None:
             raise ValueError(reason)
         policy = self._policy = model.policy
+        self._modules = (policy.actor, policy.actor_target, policy.critic, policy.critic_target)
         layers, activation = actor_network(policy.actor)
         targets, _ = actor_network(policy.actor_target)
         self.flat, self.target_flat = FlatParameters(parameters_of(layers)), FlatParameters(parameters_of(targets))
         self.adam = FlatAdam(self.flat, policy.actor.optimizer)
         self.actor, self.actor_target = Mlp(layers, activation), Mlp(targets, activation)
         self.critics = Critics(policy.critic, policy.critic_target)
+        self._sentinels = (layers[0], targets[0])
         extractors = getattr(policy.actor.features_extractor, "extractors", None)
         self.features = Features(policy.observation_space, None if extractors is None else list(extractors))
         self.transitions = Transitions(self.features, layers[-1].out_features)
@@ -100,9 +102,12 @@ class Td3Engine:
         policy = model.policy
         return (
             policy is self._policy
+            and (policy.actor, policy.actor_target, policy.critic, policy.critic_target) == self._modules
             and policy.actor.optimizer is self.adam.optimizer
             and policy.critic.optimizer is self.critics.adam.optimizer
-            and self.adam.intact
+            and self._sentinels[0].weight is self.flat.parameters[0]
+            and self._sentinels[1].weight is self.target_flat.parameters[0]
+            and self.adam.in_step
             and not self.flat.refresh()
             and self.target_flat.intact
             and self.critics.intact

@@ -1,8 +1,8 @@
 """Transitions of a replay buffer as rows for networks of states and actions.
 
 :class:`Transitions` draws the same transitions as ``replay_buffer.sample`` from the same state of numpy's generator.
-SB3's plain ReplayBuffer with Box observations is read in one pass; any other buffer (Dict, n-step, hindsight, one of the
-user's) and VecNormalize go through ``sample`` itself.
+SB3's plain ReplayBuffer with Box observations is read in one pass; any other buffer (Dict, n-step, hindsight, one of
+the user's) and VecNormalize go through ``sample`` itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float32]
 
 @numba.njit(cache=True, error_model="numpy")
 def _gather(chosen, following, copies, obs, next_obs, actions, rewards, dones, timeouts, gamma, rows, out, discounts):
-    """``rows`` [2B, S+P]: states and actions, then next states; ``discounts`` [B]: gamma, or 0 after a terminal step."""
+    """``rows`` [2B, S+P]: states and actions, then next states; ``discounts`` [B]: gamma, 0 after a terminal step."""
     count, width, one = chosen.size, obs.shape[2], np.float32(1.0)
     for i in range(count):
         t, n, e = chosen[i], following[i], copies[i]
@@ -132,14 +132,14 @@ class Transitions:
     def _read(buffer: ReplayBuffer, count: int, gamma: float, rows: Floats, batch: Batch) -> None:
         size, random = buffer.buffer_size, np.random  # SB3's own random stream
         if not buffer.optimize_memory_usage:
-            chosen = following = random.randint(0, size if buffer.full else buffer.pos, size=count)  # noqa: NPY002
+            chosen = following = random.randint(0, size if buffer.full else buffer.pos, size=count)
         else:
             if buffer.full:
-                chosen = (random.randint(1, size, size=count) + buffer.pos) % size  # noqa: NPY002
+                chosen = (random.randint(1, size, size=count) + buffer.pos) % size
             else:
-                chosen = random.randint(0, buffer.pos, size=count)  # noqa: NPY002
+                chosen = random.randint(0, buffer.pos, size=count)
             following = (chosen + 1) % size
-        copies = random.randint(0, high=buffer.n_envs, size=(count,))  # noqa: NPY002
+        copies = random.randint(0, high=buffer.n_envs, size=(count,))
         next_obs = buffer.observations if buffer.optimize_memory_usage else buffer.next_observations
         shape = (size, buffer.n_envs, -1)
         _gather(

@@ -213,11 +213,15 @@ def test_ctrl_c_leaves_the_rows_that_are_there() -> None:
     assert list(panel.comparison) == list(COMPARISON)
 
 
-def test_a_panel_needs_subjects_and_a_known_baseline() -> None:
-    with pytest.raises(InputError, match="no subject"):
-        compare_policies({}, "CartPole-v1", n_scenarios=1)
+@pytest.mark.parametrize("subjects", [{}, {"a": None}])
+def test_a_panel_needs_two_subjects(subjects: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="nothing to compare"):
+        compare_policies(subjects, "CartPole-v1", n_scenarios=1)
+
+
+def test_a_panel_needs_a_known_baseline() -> None:
     with pytest.raises(UnknownNameError, match="subject: unknown"):
-        compare_policies({"a": None}, "CartPole-v1", n_scenarios=1, baseline="b")
+        compare_policies({"a": None, "c": None}, "CartPole-v1", n_scenarios=1, baseline="b")
 
 
 # ---- summary ---------------------------------------------------------------------------------------------------------

@@ -249,6 +249,16 @@ def test_algorithm_settings_reach_the_configuration(tmp_path: Path) -> None:
     assert (part.n_envs, part.frame_stack, part.policy) == (2, 3, "MlpPolicy")
 
 
+def test_a_whole_number_written_as_a_float_reaches_the_algorithm_whole(tmp_path: Path) -> None:
+    sac = "{algorithm: sac, hyper: {buffer_size: 1e4, gamma: 1.0}, grid: {batch_size: [64, 1.28e2]}}"
+    plan = plan_of(tmp_path, CART.replace("[ppo]", f"[{sac}]").replace("CartPole-v1", "Pendulum-v1"))
+    for task, batch_size in zip(plan.tasks, (64, 128), strict=True):
+        assert isinstance(task.configuration.subject, AlgorithmPart)
+        hyper = task.configuration.subject.hyper
+        assert hyper == {"buffer_size": 10_000, "gamma": 1.0, "batch_size": batch_size}
+        assert [type(value) for value in hyper.values()] == [int, float, int]
+
+
 def test_zoo_entries_are_taken_by_environment_and_stated_keys_win(tmp_path: Path) -> None:
     (tmp_path / "zoo.yml").write_text(
         "CartPole-v1: {n_timesteps: !!float 5e4, n_envs: 8, n_steps: 32, gamma: 0.98, normalize: true}\n"
@@ -559,6 +569,14 @@ def test_other_mistakes_are_one_line_as_well(tmp_path: Path, text: str, message:
         ("hyper: {learning_rate: exp_1}", "hyper.learning_rate: unknown schedule"),
         ("wrappers: [gymnasium.wrappers.Flat]", "wrappers[0].target: cannot be imp"),
         ("zoo: none.yml", "line 2, algorithms[0].zoo: cannot be read: No such"),
+        ("hyper: {n_steps: '64'}", "hyper.n_steps: wrong type (got '64', expected a number)"),
+        ("hyper: {policy_kwargs: {a: {object: 'torch.nn:Rel'}}}", "policy_kwargs.a.object: cannot be imported"),
+        ("policy_kwargs: {a: {object: 'torch.nn:Rel'}}", "policy_kwargs.a.object: cannot be imported"),
+        ("grid: {policy_kwargs: [{a: {object: 'torch.nn:Rel'}}]}", "grid.policy_kwargs.a.object: cannot be imported"),
+        ("grid: {learning_rate: [1, exp_1], gamma: [0.9, 1]}", "grid.learning_rate: unknown schedule"),
+        ("policy: MlpPolcy", "policy: unknown policy of ppo (got 'MlpPolcy', expected module:Class, or one of 4"),
+        ("policy: 'orl.policies:NoPolicy'", "policy: cannot be imported"),
+        ("normalize: {norm_rewards: false}", "normalize: got an unexpected keyword argument 'norm_rewards'"),
     ],
 )
 def test_mistakes_about_an_algorithm_are_one_line(tmp_path: Path, entry: str, message: str) -> None:

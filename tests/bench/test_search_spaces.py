@@ -91,6 +91,7 @@ def test_space_files_hold_ranges_choices_and_fixed_values(tmp_path: Path) -> Non
         "learning_rate: {low: 1e-5, high: 1e-2, log: true}\n"
         "n_epochs: {low: 2, high: 8, step: 2}\n"
         "n_steps: [32, 64]\n"
+        "ent_coef: [1e-3, 0]\n"
         "policy_kwargs.net_arch: [[16], [32, 32]]\n"
         "policy_kwargs.activation_fn: {object: 'torch.nn:Tanh'}\n"
         "gamma: 1.0\n"
@@ -101,6 +102,7 @@ def test_space_files_hold_ranges_choices_and_fixed_values(tmp_path: Path) -> Non
     assert 1e-5 <= min(rates) < 1e-4 < 1e-3 < max(rates) <= 1e-2
     assert {d["n_epochs"] for d in drawn} == {2, 4, 6, 8}
     assert {d["n_steps"] for d in drawn} == {32, 64}
+    assert {d["ent_coef"] for d in drawn} == {0.001, 0}
     assert {str(d["policy_kwargs"]["net_arch"]) for d in drawn} == {"[16]", "[32, 32]"}
     assert all(d["gamma"] == 1.0 and d["policy_kwargs"]["activation_fn"]["object"] == "torch.nn:Tanh" for d in drawn)
 
@@ -114,7 +116,8 @@ def test_space_files_hold_ranges_choices_and_fixed_values(tmp_path: Path) -> Non
         ("learning_rate: {low: 0, high: 1, log: true}", ["learning_rate", "low > 0"]),
         ("learning_rate: {low: small, high: 1}", ["learning_rate"]),
         ("learning_rate: {low: 1}", ["learning_rate"]),
-        ("learning_rate: {low: 1, high: 2, scale: log}", ["learning_rate", "scale"]),
+        ("gamma: [0.9, 1]\nlearning_rate: {low: 1, high: 2, scale: log}", ["line 2, learning_rate", "scale"]),
+        ("learning_rate: {low: 1, high: '2'}", ["line 1, learning_rate", "bad range"]),
         ("n_steps: []", ["n_steps", "choices"]),
         ("n_steps: [32, 32]", ["n_steps", "different"]),
         ("gamma: 0.9", ["nothing to search"]),

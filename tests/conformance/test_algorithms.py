@@ -17,9 +17,14 @@ SHORT = {
     "recurrent-ppo": {"n_steps": 16, "batch_size": 16, "policy_kwargs": {"lstm_hidden_size": 8}},
     "trpo": {"n_steps": 32, "batch_size": 32},
     "ars": {"n_delta": 2},
+    "fast-ppo": {"n_steps": 32, "batch_size": 32, "engine": "fast"},
+    "fast-maskable-ppo": {"n_steps": 32, "batch_size": 32, "engine": "fast"},
+    "fast-sac": {"engine": "fast"},
+    "fast-td3": {"engine": "fast"},
     "mdpo": {"n_steps": 32, "vf_batch_size": 32},
 }
-OFF_POLICY = {"dqn", "qr-dqn", "sac", "td3", "ddpg", "tqc", "cross-q", "off-policy-mdpo"}
+CONTINUOUS = {"sac", "td3", "ddpg", "tqc", "cross-q", "fast-sac", "fast-td3", "off-policy-mdpo"}
+OFF_POLICY = {"dqn", "qr-dqn", *CONTINUOUS}
 POLICIES = {"recurrent-ppo": "MlpLstmPolicy"}
 
 
@@ -43,10 +48,9 @@ class MaskedCorridor(gymnasium.Env):
 
 
 def suitable_env(key: str) -> gymnasium.Env:
-    if key.startswith("maskable"):
+    if "maskable" in key:
         return gymnasium.wrappers.TimeLimit(MaskedCorridor(), 20)
-    continuous = key in ("sac", "td3", "ddpg", "tqc", "cross-q", "off-policy-mdpo")
-    return gymnasium.make("Pendulum-v1" if continuous else "CartPole-v1", max_episode_steps=20)
+    return gymnasium.make("Pendulum-v1" if key in CONTINUOUS else "CartPole-v1", max_episode_steps=20)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -54,7 +58,7 @@ def test_it_learns_saves_loads_and_predicts(entry, tmp_path) -> None:
     algorithm, env = entry.load(), suitable_env(entry.key)
     options = SHORT.get(entry.key, {})
     if entry.key in OFF_POLICY:
-        options = {"learning_starts": 8, "batch_size": 8, "buffer_size": 200}
+        options = {"learning_starts": 8, "batch_size": 8, "buffer_size": 200, **options}
     model = algorithm(POLICIES.get(entry.key, "MlpPolicy"), env, seed=0, device="cpu", **options)
     assert isinstance(model, BaseAlgorithm)
     model.learn(48)
