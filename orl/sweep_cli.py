@@ -181,7 +181,7 @@ def _print_summary(console: Console, folder: Path) -> None:
     from orl.bench.comparison import summary
     from orl.bench.store import load
 
-    rows: list[dict[str, Any]] = summary(load(folder)).to_dict("records")
+    rows: list[dict[Any, Any]] = summary(load(folder)).to_dict("records")
     columns = ("environment", "subject", "runs", "value", "IQM", "interval", "gap", "seconds")
     title = "interquartile mean (IQM) over runs, each the mean of its instances and episodes; 95 % interval"
     table = _table(title, columns, ("environment", "subject", "value"))

@@ -119,7 +119,9 @@ def compare(
     """Compare subjects on the scenarios that they share: one row a pair of subjects (and group of ``by``).
 
     Rows are paired that agree in environment, instance and episode seed, and in the run seed where both have several;
-    a subject of a single run is paired with every run of the other.
+    a subject of a single run is paired with every run of the other. A solver (column ``kind``) draws from
+    seeds of its own: where they are not those of the other, an instance is one scenario, and a run has there the mean
+    of its episodes.
     Columns, after those of ``by``:
 
     - ``subject, baseline, value, maximise``: who is compared with whom, in what, and whether higher is better.
@@ -223,6 +225,8 @@ def _require_single(rows: pandas.DataFrame) -> None:
 
 def _comparison(one: pandas.DataFrame, other: pandas.DataFrame, maximise: bool, options: _Options) -> dict[str, Any]:
     """What the columns of :data:`COMPARISON` after ``maximise`` hold for two subjects."""
+    if not _share_seeds(one, other):
+        one, other = _by_instance(one), _by_instance(other)
     scenario = _scenario(one)
     with_runs = _has_runs(one) and _has_runs(other)
     alone_in_seed = [with_runs and part["run_seed"].nunique() == 1 for part in (one, other)]
@@ -287,6 +291,23 @@ def _comparison(one: pandas.DataFrame, other: pandas.DataFrame, maximise: bool, 
         "baseline_seconds": float(complete["seconds_baseline"].median()),
         "note": " ".join(notes),
     }
+
+
+def _share_seeds(one: pandas.DataFrame, other: pandas.DataFrame) -> bool:
+    """Whether seeds are scenarios of both: always without a solver, else only if both have the same ones."""
+    if not any("kind" in part and (part["kind"] == "solver").any() for part in (one, other)):
+        return True
+    seen = [set(part[_scenario(part)].itertuples(index=False, name=None)) for part in (one, other)]
+    return seen[0] == seen[1]
+
+
+def _by_instance(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """One row an instance and run, the mean of its episodes, with seed 0; without a value if one of them has none."""
+    keys = [name for name in (*_scenario(rows), "run_seed", "kind") if name in rows and name != "seed"]
+    episodes = rows.groupby(keys, sort=False, dropna=False)
+    means = episodes[["value", "bound", "seconds"]].mean()
+    means["value"] = means["value"].where(episodes["value"].count() == episodes.size())
+    return means.reset_index().assign(subject=rows["subject"].iloc[0], seed=0)
 
 
 _FROM_DIFFERENCE = ("difference", "std_error", "low", "high", "bootstrap_low", "bootstrap_high", "p_value", "n")

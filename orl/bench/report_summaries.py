@@ -162,8 +162,7 @@ def normalised(arena: Arena, scores: Array) -> Array:
 def differences(arena: Arena, leader: str) -> pandas.DataFrame | None:
     """The leader compared with each other subject on shared scenarios (:func:`orl.bench.compare`); None without any.
 
-    A scenario is an instance and an evaluation seed, or the instance alone where two subjects share no seed: solvers
-    draw from seeds of their own. Subjects with a single run seed are paired with every run of the others.
+    Subjects with a single run seed are paired with every run of the others.
     """
     import pandas
 
@@ -173,9 +172,6 @@ def differences(arena: Arena, leader: str) -> pandas.DataFrame | None:
     found = []
     for other in (subject for subject in arena.subjects if subject != leader):
         pair = rows[rows["subject"].isin([leader, other])]
-        shared = pair.groupby(["instance", "seed"])["subject"].nunique()
-        if not (shared == 2).any():
-            pair = pair.groupby(["subject", "environment", "instance"], as_index=False)["judged"].mean().assign(seed=0)
         if (pair.groupby("instance")["subject"].nunique() == 2).any():
             found.append(paired_rows(pair, other, value="judged", maximise=arena.measure.maximise))
     return pandas.concat(found, ignore_index=True) if found else None

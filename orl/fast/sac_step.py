@@ -44,7 +44,8 @@ def squashed_actor_ineligible(actor: Any) -> str | None:
         return str(error)
     if any(type(head) is not torch.nn.Linear or head.bias is None for head in (actor.mu, actor.log_std)):
         return "the heads are not linear layers with biases"
-    expected = parameters_of([*hidden, actor.mu, actor.log_std])
+    heads: list[Any] = [actor.mu, actor.log_std]
+    expected = parameters_of([*hidden, *heads])
     if {id(p) for p in actor.parameters()} != {id(p) for p in expected}:
         return "the actor has parameters beside its network"
     return adam_ineligible(actor.optimizer, expected)
@@ -206,9 +207,14 @@ class SacEngine:
 
         Returns:
             Temperature, actor loss, critic loss, temperature loss (0 for a fixed temperature).
+
+        Raises:
+            ValueError: The log-probabilities are not finite.
         """
         actor, critics, rows = self.actor, self.critics, len(batch.rewards)
         sample = actor.sample(batch.states, keep=True)
+        if not np.isfinite(sample.log_prob.sum()):
+            raise ValueError("the policy or the observations hold numbers that are not finite")
         ent_coef_loss = 0.0
         if ent_coef is None:
             ent_coef, ent_coef_loss = self._step_temperature(sample.log_prob, target_entropy)

@@ -17,6 +17,9 @@ from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch.nn import functional
 
+from orl.fast.engine_choice import Engine
+from orl.fast.off_policy import FastOffPolicy
+from orl.mdpo.fast_off_policy_step import SoftMirrorEngine, Terms, soft_mirror_ineligible
 from orl.mdpo.mirror_descent import generalised_log, soft_mirror_step
 from orl.mdpo.state_value import StateValue, state_value
 
@@ -41,7 +44,7 @@ class SampledActions(NamedTuple):
     log_std: torch.Tensor
 
 
-class OffPolicyMDPO(SAC):
+class OffPolicyMDPO(FastOffPolicy, SAC):
     """Mirror Descent Policy Optimization, off-policy (Tomar et al., arXiv 2005.09814); Box actions, as SAC.
 
     The actor minimises, over states of the replay buffer and its own actions a,
@@ -71,9 +74,13 @@ class OffPolicyMDPO(SAC):
         deterministic_rollouts: Act without noise after the warm-up, as the authors' code does.
         target_update_interval: As in SB3's SAC, as are ``use_sde``, ``sde_sample_freq``, ``use_sde_at_warmup``,
             ``stats_window_size``, ``tensorboard_log``, ``policy_kwargs``, ``verbose``, ``seed`` and ``device``.
+        engine: ``"auto"`` runs rollouts and updates on flat buffers with hand-written gradients where the model allows
+            (:mod:`orl.fast`; MLPs on flat observations, on the CPU, without gSDE) and on autograd elsewhere; ``"fast"``
+            raises elsewhere; ``"torch"`` always takes autograd and SB3's rollouts. The results agree to rounding.
 
     Raises:
         ValueError: A value outside its range.
+        InputError: Unknown engine; and at ``learn`` with ``engine="fast"`` if the model is not eligible.
 
     >>> import gymnasium
     >>> env = gymnasium.make("Pendulum-v1")
@@ -119,7 +126,10 @@ class OffPolicyMDPO(SAC):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        *,
+        engine: Engine = "auto",
     ) -> None:
+        self._set_engine(engine)
         super().__init__(
             policy,
             env,
@@ -222,14 +232,56 @@ class OffPolicyMDPO(SAC):
         self.n_old_policies += 1
 
     # ---- training ----------------------------------------------------------------------------------------------
+    def engine_ineligible(self) -> str | None:
+        """Why the fast path cannot run on this model as it is now; None if it can."""
+        return soft_mirror_ineligible(self)
+
+    def _new_engine(self) -> SoftMirrorEngine:
+        return SoftMirrorEngine(self)
+
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Gradient steps on actor and critics, in the order of the critic mode."""
-        self.policy.set_training_mode(True)
+        engine: SoftMirrorEngine | None = self.fast_engine()
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         if self.critic_mode == "v":
-            self.value_net.set_training_mode(True)
             optimizers.append(self.value_net.optimizer)
         self._update_learning_rate(optimizers)
+        records = (
+            self._train_on_autograd(gradient_steps, batch_size)
+            if engine is None
+            else self._train_on_flat_buffers(engine, gradient_steps, batch_size)
+        )
+        self._n_updates += gradient_steps
+        for name, values in records.items():
+            self.logger.record(f"train/{name}", np.mean(values))
+        self.logger.record("train/ent_coef", self._temperature)
+        self.logger.record("train/bregman_coef", self.bregman_coef)
+        self.logger.record("train/old_policy_age", self.num_timesteps - self.old_policy_step)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _train_on_flat_buffers(
+        self, engine: SoftMirrorEngine, gradient_steps: int, batch_size: int
+    ) -> dict[str, list[float]]:
+        terms = Terms(
+            self.bregman_coef,
+            self._temperature,
+            self.tsallis_q,
+            self.tsallis_mode == "joint",
+            self.reg_coef,
+            self.actor_q == "q1",
+        )
+        records: defaultdict[str, list[float]] = defaultdict(list)
+        for gradient_step in range(gradient_steps):
+            batch = engine.transitions.draw(self.replay_buffer, batch_size, self.gamma, self._vec_normalize_env)
+            tau = self.tau if gradient_step % self.target_update_interval == 0 else None
+            for name, figure in engine.step(batch, terms, tau).items():
+                records[name].append(figure)
+        return records
+
+    def _train_on_autograd(self, gradient_steps: int, batch_size: int) -> dict[str, list[float]]:
+        self.policy.set_training_mode(True)
+        if self.critic_mode == "v":
+            self.value_net.set_training_mode(True)
         step = self._step_with_state_values if self.critic_mode == "v" else self._step_with_target_critics
         records: defaultdict[str, list[float]] = defaultdict(list)
 
@@ -244,14 +296,7 @@ class OffPolicyMDPO(SAC):
             for name, loss in losses.items():
                 records[name].append(loss.item())
             records["kl_old"].append((sampled.log_probs - sampled.old_log_probs).detach().sum(1).mean().item())
-
-        self._n_updates += gradient_steps
-        for name, values in records.items():
-            self.logger.record(f"train/{name}", np.mean(values))
-        self.logger.record("train/ent_coef", self._temperature)
-        self.logger.record("train/bregman_coef", self.bregman_coef)
-        self.logger.record("train/old_policy_age", self.num_timesteps - self.old_policy_step)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        return records
 
     def _step_with_state_values(self, data: Any, sampled: SampledActions) -> dict[str, torch.Tensor]:
         """Actor first, then Q1, Q2 and V towards targets from the critics as they were before."""

@@ -13,12 +13,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import runs
+import small_runs
 import torch
 from gymnasium.utils import EzPickle
 
 from orl.bench import checkpoint
-from orl.bench.configuration import AlgorithmPart
+from orl.bench.configuration import AlgorithmPart, GeneratedInstance
 from orl.bench.execution import Interrupted, execute
 from orl.bench.learning_curve import LearningCurve
 from orl.bench.plan import Keep, Task
@@ -26,6 +26,7 @@ from orl.bench.record import Outcome
 from orl.common.errors import InputError
 
 NOISE = {"target": "stable_baselines3.common.noise:OrnsteinUhlenbeckActionNoise"}
+SMALL_SHOP = {"target": "orl.envs.job_shop.generators:UniformJobShop", "n_jobs": 3, "n_machines": 3}
 KEEP = Keep(checkpoint_every=30, picture=False)
 
 
@@ -65,16 +66,16 @@ def uninterrupted_and_resumed(task: Task, tmp_path: Path, at: int) -> tuple[Outc
 
 
 def require_equal(whole: Outcome, resumed: Outcome) -> None:
-    assert runs.parameters(whole) == runs.parameters(resumed)
-    assert runs.curve(whole) == runs.curve(resumed)
-    assert runs.rows(whole) == runs.rows(resumed)
+    assert small_runs.parameters(whole) == small_runs.parameters(resumed)
+    assert small_runs.curve(whole) == small_runs.curve(resumed)
+    assert small_runs.rows(whole) == small_runs.rows(resumed)
     assert whole.record["steps"] == resumed.record["steps"]
 
 
 def learning(name: str, env_id: str, *, keep: Keep = KEEP, steps: int = 160, **changes: Any) -> Task:
     environment = {key: changes.pop(key) for key in ("instances", "kwargs", "train_kwargs") if key in changes}
-    return runs.task(
-        runs.learner(name, **changes), env_id, steps=steps, keep=keep, evaluation={"every": 20}, **environment
+    return small_runs.task(
+        small_runs.learner(name, **changes), env_id, steps=steps, keep=keep, evaluation={"every": 20}, **environment
     )
 
 
@@ -88,7 +89,7 @@ CASES = {
         normalize={},
         wrappers=({"target": "gymnasium.wrappers:TimeAwareObservation"},),
     ),
-    "ppo with gSDE": learning("ppo", "Pendulum-v1", hyper=runs.LEARNERS["ppo"]["hyper"] | {"use_sde": True}),
+    "ppo with gSDE": learning("ppo", "Pendulum-v1", hyper=small_runs.LEARNERS["ppo"]["hyper"] | {"use_sde": True}),
     "a2c normalised": learning("a2c", "CartPole-v1", normalize={}),
     "dqn": learning("dqn", "CartPole-v1"),
     "sac": learning("sac", "Pendulum-v1"),
@@ -98,7 +99,7 @@ CASES = {
         "Pendulum-v1",
         key="td3",
         n_envs=2,
-        hyper=runs.LEARNERS["sac"]["hyper"]
+        hyper=small_runs.LEARNERS["sac"]["hyper"]
         | {
             "action_noise": NOISE
             | {"mean": {"target": "numpy:zeros", "shape": 1}, "sigma": {"target": "numpy:ones", "shape": 1}}
@@ -109,14 +110,14 @@ CASES = {
         "CartPole-v1",
         key="recurrent-ppo",
         policy="MlpLstmPolicy",
-        hyper=runs.LEARNERS["ppo"]["hyper"] | {"policy_kwargs": {"lstm_hidden_size": 4, "net_arch": [4]}},
+        hyper=small_runs.LEARNERS["ppo"]["hyper"] | {"policy_kwargs": {"lstm_hidden_size": 4, "net_arch": [4]}},
     ),
     "maskable ppo on a native batch": learning("maskable-ppo", "orl/JobShop-v0", instances=("ft06",)),
     "maskable ppo on drawn instances": learning(
         "maskable-ppo",
         "orl/JobShop-v0",
-        instances=("ft06",),
-        train_kwargs={"instance": {"target": "orl.envs.job_shop.generators:UniformJobShop", "n_jobs": 6}},
+        instances=(GeneratedInstance(generator=SMALL_SHOP, seed=0, index=0),),
+        train_kwargs={"instance": SMALL_SHOP},
         normalize={"norm_obs": False},
     ),
 }
@@ -131,7 +132,7 @@ def test_a_killed_training_ends_like_an_uninterrupted_one(name: str, tmp_path: P
     whole, resumed = uninterrupted_and_resumed(CASES[name], tmp_path, at=117)
     require_equal(whole, resumed)
     assert resumed.record["exact"] is True
-    assert len(runs.curve(whole)) >= 6
+    assert len(small_runs.curve(whole)) >= 6
 
 
 def test_asked_to_stop_it_saves_and_goes_on_any_number_of_times(tmp_path: Path) -> None:
@@ -229,7 +230,9 @@ def test_an_env_that_cannot_be_saved_is_reset_and_the_record_says_so(env_id: str
     whole, resumed = uninterrupted_and_resumed(learning("ppo", env_id, normalize={}), tmp_path, at=117)
     assert (whole.record["exact"], resumed.record["exact"]) == (True, False)
     assert whole.record["steps"] == resumed.record["steps"]
-    assert [point["steps"] for point in runs.curve(whole)] == [point["steps"] for point in runs.curve(resumed)]
+    assert [point["steps"] for point in small_runs.curve(whole)] == [
+        point["steps"] for point in small_runs.curve(resumed)
+    ]
 
 
 @pytest.mark.usefixtures("odd_envs")
@@ -306,9 +309,9 @@ def test_views_of_an_array_stay_views(tmp_path: Path) -> None:
 
 
 def test_only_the_filled_part_of_a_replay_buffer_is_saved(tmp_path: Path) -> None:
-    subject = runs.learner("sac", hyper=runs.LEARNERS["sac"]["hyper"] | {"buffer_size": 100_000})
+    subject = small_runs.learner("sac", hyper=small_runs.LEARNERS["sac"]["hyper"] | {"buffer_size": 100_000})
     assert isinstance(subject, AlgorithmPart)
-    task = runs.task(subject, "Pendulum-v1", steps=40, keep=Keep(checkpoint_every=20, model=False))
+    task = small_runs.task(subject, "Pendulum-v1", steps=40, keep=Keep(checkpoint_every=20, model=False))
     execute(task, sweep="test", work=tmp_path)
     assert (tmp_path / checkpoint.FILE).stat().st_size < 2**20
 

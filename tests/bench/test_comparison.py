@@ -109,6 +109,20 @@ def test_rules_are_not_counted_once_more_for_every_run_seed() -> None:
     assert found["std_error"] == pytest.approx(0.5)
 
 
+def test_beside_a_solver_with_seeds_of_its_own_an_instance_is_one_scenario() -> None:
+    rule = join(*(runs_of("spt", {0: [v, v + 2]}, kind="rule", instance=i) for i, v in (("x", 4.0), ("y", 7.0))))
+    solver = [runs_of("cp-sat", {0: [v]}, kind="solver", instance=i) for i, v in (("x", 3.0), ("y", 5.0))]
+    tabu = [
+        runs_of("tabu", {r: [v + r] for r in (0, 1)}, kind="solver", instance=i) for i, v in (("x", 3.0), ("y", 5.0))
+    ]
+    table = join(rule, *(part.assign(seed=part["seed"] + 1_000) for part in solver), *tabu)
+    by_name = compare(table, "cp-sat").set_index("subject")
+    assert by_name.loc["spt", ["difference", "n", "n_pairs", "n_alone"]].tolist() == [2.5, 2, 2, 0]
+    assert by_name.loc["tabu", ["difference", "n", "n_pairs", "n_alone"]].tolist() == [0.5, 2, 4, 0]
+    lost = compare(table.assign(**{"return": table["return"].mask(table["return"] == 4.0)}), "cp-sat").iloc[0]
+    assert (lost["difference"], lost["n_pairs"], lost["n_missing"]) == (3.0, 1, 1)  # not half of the episodes of x
+
+
 def test_a_table_of_evaluate_is_paired_with_every_run_of_a_sweep() -> None:
     swept = runs_of("ppo", {0: [3.0, 4.0], 1: [5.0, 6.0]}).drop(columns="environment")
     alone = rows("mine", [1.0, 2.0], run_seed=np.nan)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
+import small_runs
 from stable_baselines3.common.vec_env import VecNormalize
 
 from orl import registry
@@ -36,7 +36,7 @@ def run(task: Task, work: Path, **more: Any) -> Outcome:
 
 # ---- records -------------------------------------------------------------------------------------------------------
 def test_a_rule_gives_a_record_with_the_columns_of_evaluate(tmp_path: Path) -> None:
-    task = runs.task(RulePart(key="mwkr"), instances=("ft06",))
+    task = small_runs.task(RulePart(key="mwkr"), instances=("ft06",))
     outcome = run(task, tmp_path)
     record = outcome.record
     assert set(record) == RECORD_KEYS
@@ -62,7 +62,7 @@ def test_what_json_cannot_say_is_null() -> None:
 
 def test_the_best_solution_is_kept_with_its_picture(tmp_path: Path) -> None:
     sources: Any = ("ft06",)
-    task = runs.task(RulePart(key="random"), instances=sources, keep=Keep(), evaluation={"episodes": 5})
+    task = small_runs.task(RulePart(key="random"), instances=sources, keep=Keep(), evaluation={"episodes": 5})
     outcome = run(task, tmp_path / "work")
     name = task.configuration.hash
     assert set(outcome.files) == {f"pictures/{name}.svg", f"solutions/{name}.json"}
@@ -79,7 +79,7 @@ def test_the_best_solution_is_kept_with_its_picture(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_told_with_its_traceback() -> None:
-    task = runs.task(RulePart(key="mwkr"), instances=("ft06",))
+    task = small_runs.task(RulePart(key="mwkr"), instances=("ft06",))
     try:
         raise ValueError("a reason")
     except ValueError as error:
@@ -95,22 +95,26 @@ def test_a_failure_is_told_with_its_traceback() -> None:
 @pytest.mark.parametrize("name", ["ppo", "dqn", "sac"])
 def test_two_executions_are_equal_whatever_ran_before(name: str, tmp_path: Path) -> None:
     env_id = "Pendulum-v1" if name == "sac" else "CartPole-v1"
-    task = runs.task(
-        runs.learner(name), env_id, steps=64, evaluation={"every": 32, "deterministic": False}, keep=Keep(picture=False)
+    task = small_runs.task(
+        small_runs.learner(name),
+        env_id,
+        steps=64,
+        evaluation={"every": 32, "deterministic": False},
+        keep=Keep(picture=False),
     )
     first = run(task, tmp_path / "a")
     random.seed(1)
     np.random.seed(2)  # noqa: NPY002
-    run(runs.task(runs.learner("a2c"), "CartPole-v1", steps=16, seed=5), tmp_path / "b")
+    run(small_runs.task(small_runs.learner("a2c"), "CartPole-v1", steps=16, seed=5), tmp_path / "b")
     second = run(task, tmp_path / "c")
-    assert runs.rows(first) == runs.rows(second)
-    assert runs.curve(first) == runs.curve(second)
-    assert runs.parameters(first) == runs.parameters(second)
+    assert small_runs.rows(first) == small_runs.rows(second)
+    assert small_runs.curve(first) == small_runs.curve(second)
+    assert small_runs.parameters(first) == small_runs.parameters(second)
 
 
 def test_run_seeds_share_the_env_but_not_what_the_subject_draws(tmp_path: Path) -> None:
     def outcome(key: str, seed: int) -> Outcome:
-        return run(runs.task(RulePart(key=key), kwargs={"instance": SMALL}, seed=seed), tmp_path)
+        return run(small_runs.task(RulePart(key=key), kwargs={"instance": SMALL}, seed=seed), tmp_path)
 
     def column(key: str, seed: int, name: str) -> list[Any]:
         return [row[name] for row in outcome(key, seed).record["rows"]]
@@ -123,7 +127,7 @@ def test_run_seeds_share_the_env_but_not_what_the_subject_draws(tmp_path: Path) 
 
 def test_random_rules_and_solvers_hang_on_the_run_seed(tmp_path: Path) -> None:
     def objectives(subject: Any, seed: int) -> list[float]:
-        outcome = run(runs.task(subject, instances=("ft10",), seed=seed, evaluation={"episodes": 3}), tmp_path)
+        outcome = run(small_runs.task(subject, instances=("ft10",), seed=seed, evaluation={"episodes": 3}), tmp_path)
         return [row["objective"] for row in outcome.record["rows"]]
 
     for subject in (RulePart(key="random"), SolverPart(key="random")):
@@ -135,28 +139,28 @@ def test_random_rules_and_solvers_hang_on_the_run_seed(tmp_path: Path) -> None:
 # ---- solvers -------------------------------------------------------------------------------------------------------
 def test_a_solver_gets_its_options_and_limit(tmp_path: Path) -> None:
     subject = SolverPart(key="cp-sat", options={"num_workers": 1}, time_limit=20.0)
-    row = run(runs.task(subject, instances=("ft06",), evaluation={"episodes": 1}), tmp_path).record["rows"][0]
+    row = run(small_runs.task(subject, instances=("ft06",), evaluation={"episodes": 1}), tmp_path).record["rows"][0]
     assert (row["status"], row["objective"], row["return"], row["seed"]) == ("optimal", 55.0, None, 0)
     with pytest.raises(InputError, match="nonsense"):
-        run(runs.task(SolverPart(key="cp-sat", options={"nonsense": 1}), instances=("ft06",)), tmp_path)
+        run(small_runs.task(SolverPart(key="cp-sat", options={"nonsense": 1}), instances=("ft06",)), tmp_path)
 
 
 def test_instances_rules_and_solvers_need_a_domain(tmp_path: Path) -> None:
     for task in (
-        runs.task(RulePart(key="spt"), "CartPole-v1"),
-        runs.task(SolverPart(key="cp-sat"), "CartPole-v1"),
-        runs.task(runs.learner("ppo"), "CartPole-v1", steps=8, instances=("ft06",)),
+        small_runs.task(RulePart(key="spt"), "CartPole-v1"),
+        small_runs.task(SolverPart(key="cp-sat"), "CartPole-v1"),
+        small_runs.task(small_runs.learner("ppo"), "CartPole-v1", steps=8, instances=("ft06",)),
     ):
         with pytest.raises(InputError, match="belong to a domain"):
             run(task, tmp_path)
     with pytest.raises(InputError, match="a solver needs instances"):
-        run(runs.task(SolverPart(key="cp-sat")), tmp_path)
+        run(small_runs.task(SolverPart(key="cp-sat")), tmp_path)
 
 
 # ---- algorithms ----------------------------------------------------------------------------------------------------
 def test_a_normalised_training_keeps_its_model_and_statistics(tmp_path: Path) -> None:
-    task = runs.task(
-        runs.learner("ppo", normalize={"norm_reward": True}), "CartPole-v1", steps=64, keep=Keep(picture=False)
+    task = small_runs.task(
+        small_runs.learner("ppo", normalize={"norm_reward": True}), "CartPole-v1", steps=64, keep=Keep(picture=False)
     )
     outcome = run(task, tmp_path)
     name = task.configuration.hash
@@ -176,9 +180,9 @@ def test_a_normalised_training_keeps_its_model_and_statistics(tmp_path: Path) ->
 
 
 def test_one_training_is_evaluated_on_instances_of_any_size(tmp_path: Path) -> None:
-    subject = runs.learner("maskable-ppo", policy="set", hyper={"n_steps": 16, "batch_size": 16, "n_epochs": 1})
+    subject = small_runs.learner("maskable-ppo", policy="set", hyper={"n_steps": 16, "batch_size": 16, "n_epochs": 1})
     instances: Any = ("ft06", {"generator": SMALL, "seed": 1, "index": 0})
-    task = runs.task(
+    task = small_runs.task(
         subject,
         steps=32,
         instances=instances,
@@ -189,26 +193,28 @@ def test_one_training_is_evaluated_on_instances_of_any_size(tmp_path: Path) -> N
     outcome = run(task, tmp_path)
     assert [row["instance"] for row in outcome.record["rows"]] == ["ft06", "uniform_job_shop_3x2#1.0"]
     assert all(row["checked"] and row["illegal_actions"] == 0 for row in outcome.record["rows"])
-    bound = runs.task(runs.learner("maskable-ppo"), steps=32, instances=("ft06",), train_kwargs={"instance": SMALL})
+    bound = small_runs.task(
+        small_runs.learner("maskable-ppo"), steps=32, instances=("ft06",), train_kwargs={"instance": SMALL}
+    )
     with pytest.raises(InputError, match="other spaces"):
         run(bound, tmp_path / "bound")
 
 
 def test_several_instances_need_something_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="train_kwargs"):
-        run(runs.task(runs.learner("maskable-ppo"), steps=8, instances=("ft06", "ft10")), tmp_path)
+        run(small_runs.task(small_runs.learner("maskable-ppo"), steps=8, instances=("ft06", "ft10")), tmp_path)
 
 
 def test_the_evaluation_sees_frames_as_the_training_did() -> None:
     from orl.bench.learning import training_env
 
-    subject = runs.learner(
+    subject = small_runs.learner(
         "ppo",
         frame_stack=3,
         n_envs=1,
         wrappers=({"target": "gymnasium.wrappers:RescaleObservation", "min_obs": -1.0, "max_obs": 1.0},),
     )
-    task = runs.task(subject, "Pendulum-v1", steps=8)
+    task = small_runs.task(subject, "Pendulum-v1", steps=8)
     venv, spaces = training_env(task.configuration, subject, [])
     (env,) = evaluation_envs(task.configuration, [])
     assert env.observation_space == spaces[0]
@@ -222,7 +228,7 @@ def test_the_evaluation_sees_frames_as_the_training_did() -> None:
 
 def test_seconds_end_a_training_and_drive_its_schedules(tmp_path: Path) -> None:
     # With nothing but a clock, exploration still falls: at the end it has to be the final rate.
-    task = runs.task(runs.learner("dqn"), "CartPole-v1", seconds=0.3, keep=Keep(picture=False))
+    task = small_runs.task(small_runs.learner("dqn"), "CartPole-v1", seconds=0.3, keep=Keep(picture=False))
     outcome = run(task, tmp_path)
     from stable_baselines3 import DQN
 
@@ -233,13 +239,13 @@ def test_seconds_end_a_training_and_drive_its_schedules(tmp_path: Path) -> None:
 
 
 def test_seconds_end_algorithms_that_do_not_listen(tmp_path: Path) -> None:
-    subject = runs.learner("ppo", key="ars", policy="LinearPolicy", hyper={"n_delta": 2}, n_envs=1)
-    assert run(runs.task(subject, "CartPole-v1", seconds=0.05), tmp_path).record["steps"] > 0
+    subject = small_runs.learner("ppo", key="ars", policy="LinearPolicy", hyper={"n_delta": 2}, n_envs=1)
+    assert run(small_runs.task(subject, "CartPole-v1", seconds=0.05), tmp_path).record["steps"] > 0
 
 
 def test_schedules_see_the_whole_budget(tmp_path: Path) -> None:
-    hyper = runs.LEARNERS["dqn"]["hyper"] | {"exploration_fraction": 1.0, "exploration_final_eps": 0.0}
-    task = runs.task(runs.learner("dqn", hyper=hyper), "CartPole-v1", steps=50, keep=Keep(picture=False))
+    hyper = small_runs.LEARNERS["dqn"]["hyper"] | {"exploration_fraction": 1.0, "exploration_final_eps": 0.0}
+    task = small_runs.task(small_runs.learner("dqn", hyper=hyper), "CartPole-v1", steps=50, keep=Keep(picture=False))
     outcome = run(task, tmp_path)
     from stable_baselines3 import DQN
 
@@ -248,28 +254,28 @@ def test_schedules_see_the_whole_budget(tmp_path: Path) -> None:
 
 
 def test_plain_data_names_classes_and_tuples(tmp_path: Path) -> None:
-    hyper = runs.LEARNERS["dqn"]["hyper"] | {
+    hyper = small_runs.LEARNERS["dqn"]["hyper"] | {
         "train_freq": [1, "episode"],
         "policy_kwargs": {"net_arch": [4], "activation_fn": {"object": "torch.nn:Tanh"}},
     }
-    task = runs.task(runs.learner("dqn", hyper=hyper), "CartPole-v1", steps=40, keep=Keep(picture=False))
-    assert any("q_net.0.weight" in name for name in runs.parameters(run(task, tmp_path))["saved"]["policy"])
+    task = small_runs.task(small_runs.learner("dqn", hyper=hyper), "CartPole-v1", steps=40, keep=Keep(picture=False))
+    assert any("q_net.0.weight" in name for name in small_runs.parameters(run(task, tmp_path))["saved"]["policy"])
 
 
 def test_tensorboard_logs_are_written_on_request(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    task = runs.task(runs.learner("a2c", hyper={"n_steps": 4}), "CartPole-v1", steps=16)
+    task = small_runs.task(small_runs.learner("a2c", hyper={"n_steps": 4}), "CartPole-v1", steps=16)
     run(task, tmp_path / "work", tensorboard=tmp_path / "logs")
     assert list((tmp_path / "logs").rglob("events.out.tfevents.*"))
 
 
 # ---- stopping ------------------------------------------------------------------------------------------------------
 def test_a_rule_that_is_asked_to_stop_ends_between_episodes(tmp_path: Path) -> None:
-    task = runs.task(RulePart(key="spt"), instances=("ft06",))
+    task = small_runs.task(RulePart(key="spt"), instances=("ft06",))
     with pytest.raises(Interrupted):
         run(task, tmp_path, stop=lambda: True)
     assert not issubclass(Interrupted, Exception)
-    once = runs.task(RulePart(key="spt"), instances=("ft06",), evaluation={"episodes": 1})
+    once = small_runs.task(RulePart(key="spt"), instances=("ft06",), evaluation={"episodes": 1})
     assert len(run(once, tmp_path, stop=lambda: True).record["rows"]) == 1
 
 
@@ -281,7 +287,7 @@ def test_ctrl_c_in_an_evaluation_gives_no_record(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(RulePolicy, "predict", predict)
     with pytest.raises(KeyboardInterrupt):
-        run(runs.task(RulePart(key="spt"), instances=("ft06",)), tmp_path)
+        run(small_runs.task(RulePart(key="spt"), instances=("ft06",)), tmp_path)
 
 
 def test_memory_is_that_of_the_run_and_time_adds_up() -> None:

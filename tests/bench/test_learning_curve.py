@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
+import small_runs
 import torch
 
 from orl.bench.execution import execute
@@ -24,7 +24,7 @@ KEEP = Keep(picture=False)
 def run(every: int | None, work: Path, *, deterministic: bool = True, name: str = "dqn") -> Any:
     evaluation = {"every": every, "deterministic": deterministic}
     return execute(
-        runs.task(runs.learner(name), "CartPole-v1", steps=100, keep=KEEP, evaluation=evaluation),
+        small_runs.task(small_runs.learner(name), "CartPole-v1", steps=100, keep=KEEP, evaluation=evaluation),
         sweep="test",
         work=work,
     )
@@ -32,7 +32,7 @@ def run(every: int | None, work: Path, *, deterministic: bool = True, name: str 
 
 def test_points_stand_at_the_start_and_at_the_multiples(tmp_path: Path) -> None:
     outcome = run(30, tmp_path, name="ppo")
-    points = runs.curve(outcome)
+    points = small_runs.curve(outcome)
     assert [point["steps"] for point in points] == [0, 30, 60, 90, 120]
     assert all(len(point["returns"]) == 2 and point["objectives"] is None for point in points)
     text = (tmp_path / FILE).read_text()
@@ -43,10 +43,10 @@ def test_points_stand_at_the_start_and_at_the_multiples(tmp_path: Path) -> None:
 
 
 def test_objectives_stand_beside_returns_where_there_are_any(tmp_path: Path) -> None:
-    task = runs.task(
-        runs.learner("maskable-ppo"), steps=32, instances=("ft06",), evaluation={"every": 32, "curve_episodes": 3}
+    task = small_runs.task(
+        small_runs.learner("maskable-ppo"), steps=32, instances=("ft06",), evaluation={"every": 32, "curve_episodes": 3}
     )
-    point = runs.curve(execute(task, sweep="test", work=tmp_path))[-1]
+    point = small_runs.curve(execute(task, sweep="test", work=tmp_path))[-1]
     assert len(point["returns"]) == len(point["objectives"]) == 3
     assert all(value >= 55 for value in point["objectives"])
 
@@ -54,8 +54,8 @@ def test_objectives_stand_beside_returns_where_there_are_any(tmp_path: Path) -> 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_evaluating_leaves_no_trace_in_the_training(deterministic: bool, tmp_path: Path) -> None:
     outcomes = [run(every, tmp_path / str(every), deterministic=deterministic) for every in (None, 10)]
-    assert runs.parameters(outcomes[0]) == runs.parameters(outcomes[1])
-    assert runs.rows(outcomes[0]) == runs.rows(outcomes[1])
+    assert small_runs.parameters(outcomes[0]) == small_runs.parameters(outcomes[1])
+    assert small_runs.rows(outcomes[0]) == small_runs.rows(outcomes[1])
     assert not any(path.startswith("curves/") for path in outcomes[0].files)
 
 
@@ -85,6 +85,6 @@ def test_the_watch_stands_still_while_it_is_paused() -> None:
 
 
 def test_a_task_without_points_has_no_curve(tmp_path: Path) -> None:
-    task: Task = runs.task(runs.learner("a2c"), "CartPole-v1", steps=16)
+    task: Task = small_runs.task(small_runs.learner("a2c"), "CartPole-v1", steps=16)
     assert execute(task, sweep="test", work=tmp_path).files == {}
     assert not (tmp_path / FILE).exists()

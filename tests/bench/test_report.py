@@ -257,7 +257,8 @@ def test_subjects_without_common_seeds_are_paired_by_instance(folder: Path) -> N
     found = differences(sweep.arenas[2], "CP-SAT, 60 s")
     assert found is not None
     assert found["baseline"].tolist() == ["shortest processing time", "random rule"]
-    assert found["n_pairs"].tolist() == [3, 3]
+    assert found["n"].tolist() == [3, 3]
+    assert found["n_pairs"].tolist() == [3, 9]  # every run of the random rule beside the solver's only one
     assert (found["difference"] < 0).all()
     trained = differences(sweep.arenas[0], "PPO")
     assert trained is not None

@@ -233,7 +233,7 @@ def test_a_replay_buffer_of_the_users_own_is_asked(stock: Any, fast: Any) -> Non
     _, model = learn_both(
         stock, fast, "MlpPolicy", copies(1, lambda: ToyEnv(BOX, BOX)), replay_buffer_class=CountingBuffer
     )
-    assert (model.replay_buffer.added, model.replay_buffer.sampled) == (120, 100)
+    assert (model.replay_buffer.added, model.replay_buffer.sampled) == (80, 60)
 
 
 @pytest.mark.parametrize("fast", [FastSAC, FastTD3])

@@ -84,7 +84,7 @@ def assert_same_transitions(stock: Any, fast: Any) -> None:
 def learn_both(
     stock: Any, fast: Any, policy: str, make_env: Callable[[type[DummyVecEnv]], VecEnv], **arguments: Any
 ) -> tuple[Any, Any]:
-    steps = arguments.pop("total_timesteps", 120)
+    steps = arguments.pop("total_timesteps", 80)
     models = []
     for algorithm, vec_env, extra in ((stock, DummyVecEnv, {}), (fast, LeanVecEnv, {"engine": "fast"})):
         model = algorithm(policy, make_env(vec_env), **small(**arguments, **extra))
