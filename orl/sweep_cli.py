@@ -107,6 +107,10 @@ def run(
     from orl.bench.description import read_sweep
     from orl.bench.runner import run_sweep
 
+    if address is not None and engine is not Engine.ray:
+        raise InputError(
+            "only a Ray cluster has one", field="--address", value=address, expected="--engine ray beside it"
+        )
     plan = read_sweep(file, strict_code=strict_code)
     console = _console()
     done = run_sweep(

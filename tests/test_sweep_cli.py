@@ -65,6 +65,8 @@ def test_a_sweep_is_checked_run_followed_and_reported(
     assert "4 of 8 have a record in out" in capsys.readouterr().out
     assert sweep(monkeypatch, "run", "small.yaml", "--out", "out", "--only", "no-such") == 2
     assert "no run of the sweep begins with this" in capsys.readouterr().err
+    assert sweep(monkeypatch, "run", "small.yaml", "--out", "out", "--address", "auto") == 2
+    assert "--address: only a Ray cluster has one" in capsys.readouterr().err
     [first, *_] = json.loads((own_folder / "out" / "sweep.json").read_text())["tasks"]
     assert sweep(monkeypatch, "run", "small.yaml", "--out", "out", "--only", first, "--jobs", "0") == 0
     capsys.readouterr()

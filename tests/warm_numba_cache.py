@@ -27,6 +27,7 @@ LEARNERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mdpo", BOX, {**ON_POLICY, "vf_batch_size": 8}),
     ("mdpo", DISCRETE, {**ON_POLICY, "vf_batch_size": 8}),
     ("mdpo", MASKED, {**ON_POLICY, "vf_batch_size": 8}),
+    ("off-policy-mdpo", BOX, OFF_POLICY),
 )
 
 

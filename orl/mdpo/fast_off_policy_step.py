@@ -121,9 +121,9 @@ def value_layers(net: StateValue) -> tuple[list[torch.nn.Linear], Any]:
     Raises:
         ValueError: See :func:`orl.fast.mlp.hidden_layers`.
     """
-    hidden, activation = hidden_layers(net.network[:-1])
-    last = net.network[-1]
-    assert isinstance(last, torch.nn.Linear)
+    below: Any = net.network[:-1]
+    last: Any = net.network[-1]
+    hidden, activation = hidden_layers(below)
     return [*hidden, last], activation or "relu"
 
 

@@ -111,10 +111,9 @@ def test_rules_are_not_counted_once_more_for_every_run_seed() -> None:
 
 def test_beside_a_solver_with_seeds_of_its_own_an_instance_is_one_scenario() -> None:
     rule = join(*(runs_of("spt", {0: [v, v + 2]}, kind="rule", instance=i) for i, v in (("x", 4.0), ("y", 7.0))))
-    solver = [runs_of("cp-sat", {0: [v]}, kind="solver", instance=i) for i, v in (("x", 3.0), ("y", 5.0))]
-    tabu = [
-        runs_of("tabu", {r: [v + r] for r in (0, 1)}, kind="solver", instance=i) for i, v in (("x", 3.0), ("y", 5.0))
-    ]
+    best = (("x", 3.0), ("y", 5.0))
+    solver = [runs_of("cp-sat", {0: [v]}, kind="solver", instance=i) for i, v in best]
+    tabu = [runs_of("tabu", {0: [v], 1: [v + 1]}, kind="solver", instance=i) for i, v in best]
     table = join(rule, *(part.assign(seed=part["seed"] + 1_000) for part in solver), *tabu)
     by_name = compare(table, "cp-sat").set_index("subject")
     assert by_name.loc["spt", ["difference", "n", "n_pairs", "n_alone"]].tolist() == [2.5, 2, 2, 0]

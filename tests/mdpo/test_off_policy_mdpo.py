@@ -59,10 +59,12 @@ def weights(module: torch.nn.Module) -> torch.Tensor:
 
 
 # ---- identity with SAC ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("engine", ["auto", "torch"])
 @pytest.mark.parametrize("options", [{}, {"use_sde": True}, {"n_steps": 3}, {"train_freq": 4, "gradient_steps": 3}])
-def test_with_c_at_the_temperature_it_is_sac_with_that_temperature(options: dict[str, Any]) -> None:
+def test_with_c_at_the_temperature_it_is_sac_with_that_temperature(options: dict[str, Any], engine: str) -> None:
     sac = SAC("MlpPolicy", Turning(), ent_coef=0.2, **{**SHORT, **options}).learn(70)
-    ours = make(bregman_coef=0.2, ent_coef=0.2, critic_mode="q", actor_q="min", reg_coef=0.0, **options).learn(70)
+    as_sac = {"bregman_coef": 0.2, "ent_coef": 0.2, "critic_mode": "q", "actor_q": "min", "reg_coef": 0.0}
+    ours = make(**as_sac, **options, engine=engine).learn(70)
     assert ours._n_updates == sac._n_updates >= 36
     for name in ("actor", "critic", "critic_target"):
         one, other = weights(getattr(sac, name)), weights(getattr(ours, name))
@@ -118,7 +120,7 @@ def test_several_envs_refresh_when_the_count_passes_a_multiple() -> None:
 
 
 def test_no_gradient_reaches_the_old_policy_but_flows_through_the_action_into_its_density() -> None:
-    model = make().learn(60)
+    model = make(engine="torch").learn(60)
     sampled = model._sample(torch.zeros(8, 3))
     sampled.old_log_probs.sum().backward()
     assert all(p.grad is None for p in model.old_actor.parameters())
@@ -198,9 +200,9 @@ def test_one_step_with_state_values_fits_the_stated_targets() -> None:
 
 
 # ---- what SB3 users do ---------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("mode", MODES)
-def test_a_run_saved_half_way_goes_on_as_if_it_had_not_stopped(mode: str) -> None:
-    model = make(critic_mode=mode, old_policy_interval=40).learn(60)
+@pytest.mark.parametrize("mode, engine", [("v", "fast"), ("q", "fast"), ("v", "torch")])
+def test_a_run_saved_half_way_goes_on_as_if_it_had_not_stopped(mode: str, engine: str) -> None:
+    model = make(critic_mode=mode, old_policy_interval=40, engine=engine).learn(60)
     file, replay = io.BytesIO(), io.BytesIO()
     model.save(file)
     model.save_replay_buffer(replay)
