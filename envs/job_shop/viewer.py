@@ -52,7 +52,7 @@ _ROW_GAP = 0.16  # share of a row that stays empty
 
 
 @dataclass(frozen=True)
-class Row:
+class GanttRow:
     """A resource in the picture: its name and the band of lanes [bottom, bottom + height) it fills, top row at 0."""
 
     name: str
@@ -76,7 +76,7 @@ class Bar:
     height: float
 
 
-def layout(instance: ShopInstance, schedule: Schedule) -> tuple[list[Row], list[Bar]]:
+def layout(instance: ShopInstance, schedule: Schedule) -> tuple[list[GanttRow], list[Bar]]:
     """Rows (declared resources, and one more for operations that use none) and bars of the placed operations.
 
     Units of a cumulative resource are given to operations in the order of their starts, side by side where possible.
@@ -89,12 +89,12 @@ def layout(instance: ShopInstance, schedule: Schedule) -> tuple[list[Row], list[
     for r in range(n_rows):
         capacity = int(instance.capacity[r])
         height = 1.0 if capacity == 1 else float(np.clip(0.55 * capacity, 1.2, 5.0))
-        rows.append(Row(instance.resource_names[r], bottom, height))
+        rows.append(GanttRow(instance.resource_names[r], bottom, height))
         bottom += height
     declared = instance.use_resource < n_rows
     used = np.add.reduceat(np.append(declared, False), instance.use_ptr[:-1]) * (np.diff(instance.use_ptr) > 0)
     if (used == 0).any():
-        rows.append(Row(NO_RESOURCE, bottom, 1.0))
+        rows.append(GanttRow(NO_RESOURCE, bottom, 1.0))
     ptr, resource, demand = instance.use_ptr.tolist(), instance.use_resource.tolist(), instance.use_demand.tolist()
     placed = np.flatnonzero(start >= 0)
     duration, job = instance.mode_duration.tolist(), instance.job.tolist()
@@ -296,7 +296,7 @@ def _colour_map() -> Any:
     return ListedColormap(["black"])
 
 
-def _draw_frame(axes: Axes, rows: list[Row], horizon: float, scale: tuple[float, float]) -> None:
+def _draw_frame(axes: Axes, rows: list[GanttRow], horizon: float, scale: tuple[float, float]) -> None:
     """Alternating bands, names, time axis and grid (a few collections: half the cost of matplotlib's own axes)."""
     from matplotlib.ticker import MaxNLocator
 
@@ -498,7 +498,7 @@ def gantt_html(instance: ShopInstance, schedule: Schedule, title: str | None = N
     return page
 
 
-def _hover(instance: ShopInstance, schedule: Schedule, rows: list[Row], bar: Bar) -> list[str | int]:
+def _hover(instance: ShopInstance, schedule: Schedule, rows: list[GanttRow], bar: Bar) -> list[str | int]:
     modes = int(instance.mode_ptr[bar.op + 1] - instance.mode_ptr[bar.op])
     mode = f"<br>mode {int(schedule.mode[bar.op])} of {modes}" if modes > 1 else ""
     name, row = html.escape(instance.op_names[bar.op]), html.escape(rows[bar.row].name)
