@@ -24,6 +24,8 @@ Statistic = Callable[[Array], Array]
 Method = Literal["widened", "percentile", "bca", "t"]
 METHODS: tuple[Method, ...] = ("widened", "percentile", "bca", "t")
 
+ROUNDING = 1e-12
+"""Influences so much smaller than the statistic are rounding errors."""
 FEW_RUNS = 10
 """Below this number of runs a task, no interval is sure to cover as it says; its note tells so."""
 _CHUNK = 1 << 20  # resampled scores held at a time
@@ -280,6 +282,7 @@ def _jackknife(scores: Array, present: npt.NDArray[np.bool_], statistic: Statist
     shape = (-1, *[1] * (left.ndim - 1))
     centre = total / n.reshape(shape)
     values = (centre[stratum] - left) * ((n - 1) / n)[stratum].reshape(shape)
+    values[abs(values) <= ROUNDING * abs(left).max(0)] = 0.0  # a run that changes nothing shall weigh nothing
     return Influence(values, stratum, n)
 
 

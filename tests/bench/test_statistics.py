@@ -199,6 +199,15 @@ def test_intervals_hold_the_estimate_and_change_units_with_the_scores(scores: An
     assert other.high == pytest.approx(scale * one.high + shift, abs=slack)
 
 
+def test_runs_that_the_interquartile_mean_trims_away_weigh_nothing_wherever_zero_lies() -> None:
+    scores = np.zeros((7, 2))
+    scores[1:3, 0], scores[1, 1], scores[6, 1] = np.nan, np.nan, -1.0
+    here, there = (bootstrap_interval(scores + shift, iqm, resamples=100) for shift in (0.0, 1.710938))
+    assert (there.low - there.estimate, there.high - there.estimate) == pytest.approx(
+        (here.low - here.estimate, here.high - here.estimate), abs=1e-9
+    )
+
+
 def test_where_missing_runs_stand_does_not_matter() -> None:
     rng = np.random.default_rng(7)
     complete = rng.normal(size=(12, 3))
