@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from typing import Any, Literal
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -36,12 +37,13 @@ class EngineChoice(BaseAlgorithm):
             raise InputError("unknown engine", field="engine", value=engine, expected=f"one of {ENGINES}")
         self.engine = engine
 
+    @abstractmethod
     def engine_ineligible(self) -> str | None:
         """Why the fast path cannot run on this model as it is now; None if it can."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _new_engine(self) -> Any:
-        raise NotImplementedError
+        """The engine of the policy as it is now."""
 
     @property
     def engine_in_use(self) -> Literal["fast", "torch"]:
