@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orl.fast.td3 import FastTD3 as FastTD3
     from orl.mdpo.mdpo import MDPO as MDPO
     from orl.mdpo.off_policy_mdpo import OffPolicyMDPO as OffPolicyMDPO
+    from orl.pdppo.pdppo import PDPPO as PDPPO
 
 __version__ = "0.1.0"
 
@@ -34,12 +35,14 @@ _LAZY = {
     "FastTD3": "orl.fast.td3:FastTD3",
     "MDPO": "orl.mdpo:MDPO",
     "OffPolicyMDPO": "orl.mdpo:OffPolicyMDPO",
+    "PDPPO": "orl.pdppo:PDPPO",
     "check_vector_env": "orl.common.vector_env_checker:check_vector_env",
     "evaluate": "orl.common.evaluation:evaluate",
     "make_vec": "orl.common.vec_env:make_vec",
 }
 __all__ = [
     "MDPO",
+    "PDPPO",
     "FastMaskablePPO",
     "FastPPO",
     "FastSAC",

@@ -168,6 +168,22 @@ _ENVIRONMENTS = (
     _shop("FlowShop", "tai20_5_01", "every job visits the machines in the same order"),
     _shop("OpenShop", "tai4_4_01", "the operations of a job may run in any order"),
     _shop("FlexibleJobShop", "flex6x6_01", "an operation may run on one of several machines"),
+    Environment(
+        id="orl/LotSizing-v0",
+        domain="lot_sizing",
+        entry_point="orl.envs.lot_sizing.env:LotSizingEnv",
+        vector_entry_point="orl.envs.lot_sizing.vector:LotSizingVectorEnv",
+        summary="decide what each machine makes before random demand comes",
+        kwargs={"instance": "ls-4x2"},
+    ),
+    Environment(
+        id="orl/PostDecisionFrozenLake-v0",
+        domain="frozen_lake",
+        entry_point="orl.envs.frozen_lake.env:PostDecisionFrozenLakeEnv",
+        vector_entry_point="orl.envs.frozen_lake.vector:PostDecisionFrozenLakeVectorEnv",
+        summary="walk over a slippery lake: a certain move, then perhaps a slip",
+        kwargs={"instance": "lake-10x10-1"},
+    ),
 )
 
 _DOMAINS = (
@@ -181,6 +197,27 @@ _DOMAINS = (
         environments=tuple(e.id for e in _ENVIRONMENTS if e.domain == "job_shop"),
         example="ft06",
         data_files="orl.envs.job_shop.library:DATA_FILES",
+    ),
+    Domain(
+        name="lot_sizing",
+        summary="stochastic discrete lot-sizing on parallel machines",
+        load_instance="orl.envs.lot_sizing.library:load",
+        list_instances="orl.envs.lot_sizing.library:available",
+        save_picture="orl.envs.lot_sizing.viewer:save_picture",
+        read_solution="orl.envs.lot_sizing.instance:LotSizingPlan.from_json",
+        environments=tuple(e.id for e in _ENVIRONMENTS if e.domain == "lot_sizing"),
+        example="ls-2x1-t6/scenario-0",
+        data_files="orl.envs.lot_sizing.library:DATA_FILES",
+    ),
+    Domain(
+        name="frozen_lake",
+        summary="slippery lakes in post-decision form, solved exactly",
+        load_instance="orl.envs.frozen_lake.library:load",
+        list_instances="orl.envs.frozen_lake.library:names",
+        save_picture="orl.envs.frozen_lake.viewer:save_picture",
+        read_solution="orl.envs.frozen_lake.instance:solution_from_json",
+        environments=tuple(e.id for e in _ENVIRONMENTS if e.domain == "frozen_lake"),
+        example="lake-4x4",
     ),
 )
 
@@ -198,6 +235,11 @@ _JOB_SHOP_RULES = {
     "random": "uniform among the legal operations",
 }
 
+_LAKE_GOALS = {
+    "dynamic-programming": ("return", "largest expected return"),
+    "max-success": ("success", "largest probability of the goal"),
+}
+
 _SOLVERS = (
     Entry("cp-sat", "orl.solvers.job_shop.cp_sat:CpSat", "exact: OR-Tools CP-SAT", "job_shop"),
     Entry("tabu-search", "orl.solvers.job_shop.tabu_search:TabuSearch", "anytime: tabu on the graph", "job_shop"),
@@ -213,11 +255,34 @@ _SOLVERS = (
         )
         for key, summary in _JOB_SHOP_RULES.items()
     ),
+    *(
+        Entry(
+            key,
+            "orl.solvers.frozen_lake.dynamic_programming:DynamicProgramming",
+            f"exact: {summary}",
+            "frozen_lake",
+            kwargs={"maximise": goal},
+            reproducible=True,
+        )
+        for key, (goal, summary) in _LAKE_GOALS.items()
+    ),
 )
 
-_RULES = tuple(
-    Entry(key, "orl.solvers.job_shop.dispatching:RulePolicy", summary, "job_shop", kwargs={"rule": key})
-    for key, summary in _JOB_SHOP_RULES.items()
+_RULES = (
+    *(
+        Entry(key, "orl.solvers.job_shop.dispatching:RulePolicy", summary, "job_shop", kwargs={"rule": key})
+        for key, summary in _JOB_SHOP_RULES.items()
+    ),
+    *(
+        Entry(
+            key,
+            "orl.solvers.frozen_lake.dynamic_programming:RulePolicy",
+            f"exact: {summary}",
+            "frozen_lake",
+            kwargs={"maximise": goal},
+        )
+        for key, (goal, summary) in _LAKE_GOALS.items()
+    ),
 )
 
 
@@ -261,6 +326,12 @@ _ALGORITHMS = (
         "orl.mdpo:OffPolicyMDPO",
         "mirror descent policy optimisation, off-policy",
         search_space="orl.mdpo.search_space:off_policy_mdpo",
+    ),
+    Entry(
+        "pdppo",
+        "orl.pdppo:PDPPO",
+        "post-decision PPO: a second critic between decision and noise",
+        search_space="orl.pdppo.search_space:pdppo",
     ),
 )
 

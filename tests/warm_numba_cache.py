@@ -14,6 +14,7 @@ import numpy as np
 
 import orl
 from orl import registry
+from orl.common.action_masks import random_legal_actions
 
 # Algorithms of ours and the envs whose actions they take, one for each kind.
 BOX, DISCRETE, MASKED = "Pendulum-v1", "CartPole-v1", "orl/JobShop-v0"
@@ -35,10 +36,15 @@ def step_a_little(env: Any, *, batched: bool, steps: int = 3) -> None:
     env.reset(seed=0)
     for _ in range(steps):
         if hasattr(env.unwrapped, "action_masks"):
-            action = np.argmax(env.unwrapped.action_masks(), axis=-1)
-            env.step(action if batched else int(action))
+            space = env.single_action_space if batched else env.action_space
+            masks = np.atleast_2d(env.unwrapped.action_masks())
+            actions = random_legal_actions(space, masks, np.random.default_rng(0))
+            env.step(actions if batched else actions[0])
         else:
             env.step(env.action_space.sample())
+    if batched and hasattr(env.unwrapped, "exogenous_samples"):
+        env.unwrapped.exogenous_samples(1)
+        env.unwrapped.simulate_decisions(np.expand_dims(env.action_space.sample(), 1), 1)
     env.close()
 
 

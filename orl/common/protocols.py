@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 
 IllegalActions = Literal["raise", "remap", "count"]
 """How an env answers an illegal action: raise IllegalActionError, replace it as documented, or replace and count."""
@@ -40,14 +41,73 @@ class CloneableBatch(Protocol):
 
 @runtime_checkable
 class PostDecision(Protocol):
-    """Envs whose step is a deterministic part (the decision) followed by exogenous randomness.
+    """Envs whose step is a decision with a known outcome, followed by exogenous randomness.
 
-    After ``step``, ``post_decision_observation`` is the observation between the two parts (same space as an
-    observation) and ``post_decision_reward`` the deterministic share of the reward; batched envs add a leading axis.
+    After every ``step``, the last of an episode included (also where the batch resets finished copies in the same
+    step), the attributes describe that step: the post-decision state as an observation, and the two shares of the
+    reward, which add up to it. They are fresh arrays; a ``reset`` leaves them alone. A batch adds a leading axis N.
+
+    ``post_decision_observation`` tells everything that the future depends on; it lies in ``post_decision_space``,
+    which need not be the observation space but has its layout (VecNormalize applies the same statistics to both).
     """
 
+    post_decision_space: spaces.Space[Any]
     post_decision_observation: Any
-    post_decision_reward: Any
+    reward_deterministic: Any
+    reward_stochastic: Any
+
+
+@runtime_checkable
+class PostDecisionModel(Protocol):
+    """Single envs that also give the two halves of a step as pure functions of states (no mutation, no hidden draw)."""
+
+    def current_state(self) -> Any:
+        """The state s of the decision process (a tuple of arrays; no noise key)."""
+        ...
+
+    def post_decision(self, state: Any, action: Any) -> tuple[Any, float]:
+        """Post-decision state s^x of (s, a) and the deterministic share of the reward."""
+        ...
+
+    def sample_exogenous(self, post_state: Any, rng: np.random.Generator) -> tuple[Any, float]:
+        """A next state and the stochastic share of the reward."""
+        ...
+
+    def observe(self, state: Any) -> Any:
+        """Observation of a state."""
+        ...
+
+    def observe_post_decision(self, post_state: Any) -> Any:
+        """Post-decision observation of a post-decision state."""
+        ...
+
+
+@runtime_checkable
+class ExogenousSampler(Protocol):
+    """Native batches that draw their own randomness again, cheaply and in one call.
+
+    Draw 0 is what happens; draws 1, 2, ... are alternatives from the same post-decision state. The noise of draw k in
+    period t of copy i is the same for every action (common random numbers).
+    """
+
+    def exogenous_samples(self, n_samples: int) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """What else the last step could have led to: draws 1..n_samples from its post-decision state.
+
+        Returns:
+            Next observations [N, n, ...] (before any reset), stochastic rewards float64[N, n], terminated bool[N, n].
+        """
+        ...
+
+    def simulate_decisions(
+        self, actions: npt.NDArray[Any], n_samples: int = 0
+    ) -> tuple[Any, npt.NDArray[np.float64], Any, npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """What ``A`` candidate actions [N, A, ...] would lead to in the current states; nothing changes.
+
+        Returns:
+            Post-decision observations [N, A, ...], deterministic rewards float64[N, A], and of draws 1..n_samples: next
+            observations [N, A, n, ...], stochastic rewards float64[N, A, n], terminated bool[N, A, n].
+        """
+        ...
 
 
 @runtime_checkable

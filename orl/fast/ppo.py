@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
@@ -98,15 +99,29 @@ def train_fast(model: Any, engine: ActorCriticEngine) -> None:
         if not going_on:
             break
 
-    table = np.array(figures)
-    policy_loss, value_loss, entropy_loss, _, _, clip_fraction = table.mean(axis=0)
+    record_training(model, np.array(figures), epoch_start, clip_range, clip_range_vf)
+
+
+def record_training(
+    model: Any, figures: npt.NDArray[np.float64], epoch_start: int, clip_range: float, clip_range_vf: float | None
+) -> None:
+    """Log an update under SB3's keys.
+
+    Args:
+        model: PPO or MaskablePPO.
+        figures: float64[minibatches, 6]: policy, value and entropy loss, total loss, approximate KL, clip fraction.
+        epoch_start: First minibatch of the last epoch.
+        clip_range, clip_range_vf: As they were in this update.
+    """
+    policy, buffer = model.policy, model.rollout_buffer
+    policy_loss, value_loss, entropy_loss, _, _, clip_fraction = figures.mean(axis=0)
     record = model.logger.record
     record("train/entropy_loss", entropy_loss)
     record("train/policy_gradient_loss", policy_loss)
     record("train/value_loss", value_loss)
-    record("train/approx_kl", table[epoch_start:, 4].mean())
+    record("train/approx_kl", figures[epoch_start:, 4].mean())
     record("train/clip_fraction", clip_fraction)
-    record("train/loss", float(table[-1, 3]))
+    record("train/loss", float(figures[-1, 3]))
     record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
     if hasattr(policy, "log_std"):
         record("train/std", torch.exp(policy.log_std).mean().item())

@@ -222,21 +222,32 @@ def _require_finite(engine: ActorCriticEngine) -> None:
         raise ValueError("the policy holds parameters that are not finite")
 
 
-def batch_of(buffer: Any, engine: ActorCriticEngine) -> Batch:
-    """The transitions of a full rollout buffer, which is left flattened as ``buffer.get`` leaves it."""
+def flatten(buffer: Any) -> None:
+    """Leave a full rollout buffer flattened, copy after copy, as ``buffer.get`` leaves it.
+
+    Raises:
+        ValueError: It is not full.
+    """
     if not buffer.full:
         raise ValueError("the rollout buffer is not full")
+    if buffer.generator_ready:
+        return
+    names = ["actions", "values", "log_probs", "advantages", "returns"]
+    names += ["action_masks"] if hasattr(buffer, "action_masks") else []
+    if isinstance(buffer.observations, dict):
+        for key, part in buffer.observations.items():
+            buffer.observations[key] = buffer.swap_and_flatten(part)
+    else:
+        names.append("observations")
+    for name in names:
+        setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
+    buffer.generator_ready = True
+
+
+def batch_of(buffer: Any, engine: ActorCriticEngine) -> Batch:
+    """The transitions of a full rollout buffer, which is left flattened as ``buffer.get`` leaves it."""
+    flatten(buffer)
     masked = isinstance(buffer, MaskableRolloutBuffer | MaskableDictRolloutBuffer)
-    if not buffer.generator_ready:
-        names = ["actions", "values", "log_probs", "advantages", "returns", *(["action_masks"] if masked else [])]
-        if isinstance(buffer.observations, dict):
-            for key, part in buffer.observations.items():
-                buffer.observations[key] = buffer.swap_and_flatten(part)
-        else:
-            names.append("observations")
-        for name in names:
-            setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
-        buffer.generator_ready = True
     return Batch(
         features=engine.features(buffer.observations),
         actions=np.ascontiguousarray(buffer.actions, np.float32),

@@ -12,12 +12,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
-from sb3_contrib.common.maskable.policies import (
-    MaskableActorCriticCnnPolicy,
-    MaskableActorCriticPolicy,
-    MaskableMultiInputActorCriticPolicy,
-)
-from sb3_contrib.common.maskable.utils import is_masking_supported
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import (
@@ -30,6 +25,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 
+from orl.fast.masked_policies import masks_wanted, predict_masked
 from orl.fast.ppo import Engine, FastOnPolicy
 from orl.fast.rollouts import batch_of, buffer_ineligible, collect
 from orl.mdpo.fast_step import MirrorEngine, mirror_ineligible
@@ -40,13 +36,6 @@ from orl.mdpo.mirror_descent import (
     factors,
     mirror_step_loss,
 )
-
-MASKABLE: dict[type[BasePolicy], type[BasePolicy]] = {
-    ActorCriticPolicy: MaskableActorCriticPolicy,
-    ActorCriticCnnPolicy: MaskableActorCriticCnnPolicy,
-    MultiInputActorCriticPolicy: MaskableMultiInputActorCriticPolicy,
-}
-"""SB3's policies and what stands for them where actions are masked."""
 
 
 class MDPO(FastOnPolicy):
@@ -183,27 +172,9 @@ class MDPO(FastOnPolicy):
         self.clip_range_vf = clip_range_vf
         self.normalize_advantage = normalize_advantage
         self.tsallis_q = tsallis_q
-        self.use_masking = self._masks_wanted(use_masking)
+        self.use_masking = masks_wanted(self, use_masking)
         if _init_setup_model:
             self._setup_model()
-
-    def _masks_wanted(self, use_masking: bool | None) -> bool:
-        """Whether actions are masked; the named policies become their maskable kind."""
-        can_mask = issubclass(self.policy_class, MaskableActorCriticPolicy) or self.policy_class in MASKABLE
-        offered = (
-            self.env is not None and not isinstance(self.action_space, spaces.Box) and is_masking_supported(self.env)
-        )
-        if use_masking and not offered and self.env is not None:
-            raise ValueError("use_masking=True, but the environment offers no action_masks()")
-        wanted = offered if use_masking is None else use_masking
-        if wanted and not can_mask:
-            raise ValueError(
-                f"the environment offers action masks, but {self.policy_class.__name__} cannot take them: derive it "
-                "from sb3_contrib's MaskableActorCriticPolicy, or say use_masking=False"
-            )
-        if wanted:
-            self.policy_class = MASKABLE.get(self.policy_class, self.policy_class)
-        return wanted
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
@@ -414,11 +385,7 @@ class MDPO(FastOnPolicy):
         Raises:
             ValueError: Masks for a policy that cannot take them.
         """
-        if action_masks is None:
-            return super().predict(observation, state, episode_start, deterministic)
-        if not isinstance(self.policy, MaskableActorCriticPolicy):
-            raise ValueError("this policy takes no action masks: it was made for an environment without them")
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
+        return predict_masked(self.policy, observation, state, episode_start, deterministic, action_masks)
 
     def learn(
         self,

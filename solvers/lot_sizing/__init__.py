@@ -1,0 +1,1 @@
+"""Solvers of lot-sizing: exact dynamic programming, rules and mixed-integer programs."""
