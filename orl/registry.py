@@ -240,6 +240,22 @@ _LAKE_GOALS = {
     "max-success": ("success", "largest probability of the goal"),
 }
 
+_LOT_SIZING_RULES = {
+    "idle": "no machine ever runs",
+    "random": "anything that the machine can make, with equal chances",
+    "static": "one item a machine for ever, by assignment",
+    "greedy": "the item with the greatest saving over the next periods",
+    "base-stock": "(s, S) for every item",
+    "tuned-greedy": "greedy, look-ahead tuned by simulation",
+    "tuned-base-stock": "(s, S), tuned by simulation",
+    "dynamic-programming": "optimal policy, small instances",
+    "rolling-horizon": "mixed-integer programme over the next periods",
+    "sample-average": "two-stage stochastic programme over samples",
+    "scenario-tree": "multistage stochastic programme over a tree",
+}
+_LOT_SIZING_PROGRAMMES = ("rolling-horizon", "sample-average", "scenario-tree")
+"""Rules with a time limit for each decision."""
+
 _SOLVERS = (
     Entry("cp-sat", "orl.solvers.job_shop.cp_sat:CpSat", "exact: OR-Tools CP-SAT", "job_shop"),
     Entry("tabu-search", "orl.solvers.job_shop.tabu_search:TabuSearch", "anytime: tabu on the graph", "job_shop"),
@@ -254,6 +270,24 @@ _SOLVERS = (
             reproducible=True,
         )
         for key, summary in _JOB_SHOP_RULES.items()
+    ),
+    Entry(
+        "perfect-information",
+        "orl.solvers.lot_sizing.perfect_information:PerfectInformation",
+        "exact: mixed-integer programme that knows the demand path",
+        "lot_sizing",
+        reproducible=True,
+    ),
+    *(
+        Entry(
+            key,
+            "orl.solvers.lot_sizing.policies:RuleSolver",
+            f"rule: {summary}",
+            "lot_sizing",
+            kwargs={"rule": key},
+            reproducible=key not in _LOT_SIZING_PROGRAMMES,
+        )
+        for key, summary in _LOT_SIZING_RULES.items()
     ),
     *(
         Entry(
@@ -272,6 +306,10 @@ _RULES = (
     *(
         Entry(key, "orl.solvers.job_shop.dispatching:RulePolicy", summary, "job_shop", kwargs={"rule": key})
         for key, summary in _JOB_SHOP_RULES.items()
+    ),
+    *(
+        Entry(key, "orl.solvers.lot_sizing.policies:RulePolicy", summary, "lot_sizing", kwargs={"rule": key})
+        for key, summary in _LOT_SIZING_RULES.items()
     ),
     *(
         Entry(

@@ -189,7 +189,7 @@ def test_a_picture_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest
         (("solve", "job_shop", "--instance", "ft06", "-o", "colour=1"), "colour"),
         (("solve", "job_shop", "--instance", "ft06", "-o", "nothing"), "--option"),
         (("solve", "job_shop", "--instance", "ft06", "--hint", "none.json"), "none.json"),
-        (("train", "pppo", "CartPole-v1"), "did you mean 'ppo'"),
+        (("train", "ppoo", "CartPole-v1"), "did you mean 'ppo'"),
         (("train", "ppo", "CartPol-v1"), "did you mean 'CartPole-v1'"),
         (("train", "ppo", "CartPole-v1", "--steps", "0"), "steps"),
         (("train", "ppo", "orl/JobShop-v0"), "maskable-ppo"),

@@ -96,7 +96,7 @@ def test_seconds_end_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"algorithm": "pppo"}, "did you mean 'ppo'"),
+        ({"algorithm": "ppoo"}, "did you mean 'ppo'"),
         ({"env_id": "CartPol-v1"}, "did you mean 'CartPole-v1'"),
         ({"hyper": {"n_step": 1}}, "did you mean 'n_steps'"),
         ({"hyper": {"batch_size": 1}}, "batch_size"),
@@ -187,4 +187,4 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="model.zip"):
         load_policy(bad, "ppo")
     with pytest.raises(UnknownNameError):
-        load_policy(bad, "pppo")
+        load_policy(bad, "ppoo")

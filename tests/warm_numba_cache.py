@@ -18,6 +18,7 @@ from orl.common.action_masks import random_legal_actions
 
 # Algorithms of ours and the envs whose actions they take, one for each kind.
 BOX, DISCRETE, MASKED = "Pendulum-v1", "CartPole-v1", "orl/JobShop-v0"
+POST_DECISION = "orl/LotSizing-v0"
 ON_POLICY, OFF_POLICY = {"n_steps": 8}, {"learning_starts": 4, "buffer_size": 100, "batch_size": 4}
 LEARNERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("fast-ppo", BOX, {**ON_POLICY, "batch_size": 8}),
@@ -29,6 +30,8 @@ LEARNERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mdpo", DISCRETE, {**ON_POLICY, "vf_batch_size": 8}),
     ("mdpo", MASKED, {**ON_POLICY, "vf_batch_size": 8}),
     ("off-policy-mdpo", BOX, OFF_POLICY),
+    ("pdppo", POST_DECISION, {**ON_POLICY, "batch_size": 8, "stochastic_lambda": 0.5, "n_exogenous_samples": 2}),
+    ("pdppo", POST_DECISION, {**ON_POLICY, "batch_size": 8, "advantage": "paper_max"}),
 )
 
 

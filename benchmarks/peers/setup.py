@@ -3,8 +3,9 @@
 A peer is a folder here with a ``worker.py`` and a pinned ``requirements.txt`` for Python 3.11. One that must be
 compiled from its source package has ``build-requirements.txt`` (installed first) and ``source-requirements.txt`` (built
 without isolation and without dependencies) too. ``unresolved-requirements.txt`` names packages that are installed last,
-as they are, where their own pins are older than Python 3.11. An environment whose pins have not changed is left as it
-is.
+as they are, where their own pins are older than Python 3.11. ``repository.txt`` (``URL COMMIT``) names a git
+repository that is no package: its files at that commit come into the environment's folder ``source``. An environment
+whose pins have not changed is left as it is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ STEPS = (
     ("requirements.txt", ()),
     ("unresolved-requirements.txt", ("--no-deps", "--ignore-requires-python")),
 )
+REPOSITORY = "repository.txt"
 
 
 def names() -> list[str]:
@@ -35,8 +37,13 @@ def python(peer: str) -> Path:
     return FOLDER / ".venvs" / peer / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
+def source(peer: str) -> Path:
+    """The files of a peer that is a git repository."""
+    return FOLDER / ".venvs" / peer / "source"
+
+
 def _pins(peer: str) -> str:
-    files = [FOLDER / peer / name for name, _ in STEPS]
+    files = [FOLDER / peer / name for name in (*(name for name, _ in STEPS), REPOSITORY)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
@@ -63,7 +70,23 @@ def install(peer: str) -> None:
             if done.returncode != 0:
                 last = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
                 raise RuntimeError(f"pip could not install {peer}/{name}:\n{last}")
+    if (FOLDER / peer / REPOSITORY).exists():
+        _check_out(peer)
     (folder / ".installed").write_text(_pins(peer))
+
+
+def _check_out(peer: str) -> None:
+    """Bring a peer's repository at its commit; raises RuntimeError with what git says."""
+    url, commit = (FOLDER / peer / REPOSITORY).read_text().split()
+    where = str(source(peer))
+    for command in (
+        ["init", "--quiet", where],
+        ["-C", where, "fetch", "--quiet", "--depth", "1", url, commit],
+        ["-C", where, "checkout", "--quiet", commit],
+    ):
+        done = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"git could not bring {url}:\n{done.stderr.strip()}")
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from orl.envs.lot_sizing.bounds import PREFIXES
 from orl.envs.lot_sizing.instance import Incompatible, LotSizingInstance
 
 Arrays = tuple[npt.NDArray[Any], ...]
@@ -27,8 +28,8 @@ TABLES = (
 )
 """The tables in the order of the places ``MADE``, ``CHANGE_COST``, ... of :mod:`orl.envs.lot_sizing.kernel`."""
 START = ("first_inventory", "first_setup", "able", "starts_fixed")
-BOUND_TABLES = ("production", "entry_cost", "prices", "worth", "entry_worth")
-GUIDE_CELLS = 64
+BOUND_TABLES = ("production", "entry_cost", "lengths", "prices", "worth", "earned")
+GUIDE_CELLS = 256
 
 
 class Bank:
@@ -46,14 +47,15 @@ class Bank:
             - ``unit`` float64[R, I]: what scaled observations divide stock by, max(1, largest stock);
             - ``sizes`` int64[R, 3]: horizon, periods with demand tables of their own, whether items are correlated;
             - ``values`` int64[R, P, I, K] and ``thresholds`` float64[R, P, I, K]: of the demand tables;
-            - ``guide`` int64[R, P, I, 64]: where the search for uniform numbers in [g / 64, (g + 1) / 64) starts;
+            - ``guide`` int32[R, P, I, 256]: where the search for uniform numbers in [g / 256, (g + 1) / 256) starts;
             - ``factor`` float64[R, I, I]: Cholesky factor of the correlation.
         start: ``(first_inventory int64[R, I], first_setup int64[R, M], able int64[R, M, 1 + I], starts_fixed
             bool[R])``: the instances' own starts; number of items that a machine can make, then these items; whether
             it is a scenario.
-        bound_tables: ``(production int64[R, M, I], entry_cost float64[R, M, I], prices float64[R, W, I], worth and
-            entry_worth float64[R, W, M, I])`` of :func:`orl.envs.lot_sizing.kernel.bound_batch`: cheapest change-overs,
-            prices that are tried, what a full period and what a change-over is worth at these prices.
+        bound_tables: What :func:`orl.envs.lot_sizing.kernel.bound_batch` reads: ``production`` int64[R, M, I],
+            ``entry_cost`` float64[R, M, I], cheapest change-overs, ``lengths`` int64[R, S] of beginnings of a path,
+            ``prices`` float64[R, W, I] that are tried, ``worth`` float64[R, W, M, I] of a full period at these prices,
+            ``earned`` float64[R, S, W, M], the most that a machine earns in so many periods after a change-over.
     """
 
     def __init__(self, instances: Sequence[LotSizingInstance], incompatible: Incompatible) -> None:
@@ -88,7 +90,7 @@ class Bank:
             k: tuple(max(sizes) for sizes in zip(*(p[k].shape for p in parts.values()), strict=True)) for k in first
         }
         wide = {key: {k: _widened(k, part[k], shapes[k]) for k in part} for key, part in parts.items()}
-        self._arrays = {k: np.stack([wide[id(instance)][k] for instance in self.instances]) for k in first}
+        self._arrays = {k: np.ascontiguousarray([wide[id(instance)][k] for instance in self.instances]) for k in first}
         self.tables: Arrays = tuple(self._arrays[k] for k in TABLES)
         self.start: Arrays = tuple(self._arrays[k] for k in START)
         self.bound_tables: Arrays = tuple(self._arrays[k] for k in BOUND_TABLES)
@@ -99,7 +101,7 @@ def _widened(key: str, part: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.ND
     if part.shape == shape:
         return part
     pads = [(0, wide - own) for wide, own in zip(shape, part.shape, strict=True)]
-    if key in ("thresholds", "prices", "worth", "entry_worth"):
+    if key in ("thresholds", "prices", "worth", "earned"):
         return np.pad(part, pads, constant_values=np.inf if key == "thresholds" else 0.0)
     return np.pad(part, pads, mode="edge")
 
@@ -118,7 +120,10 @@ def _row(instance: LotSizingInstance, incompatible: Incompatible) -> dict[str, n
     levels = np.unique(instance.lost_sales_costs * rate)[:, None]
     prices = np.minimum(instance.lost_sales_costs, np.where(rate > 0, levels / np.maximum(rate, 1), np.inf))
     entry_cost = np.where(other, instance.setup_costs, np.inf).min(1)
-    entry_loss = np.where(other, instance.setup_loss, np.iinfo(np.int64).max).min(1)
+    entry_loss = np.minimum(np.where(other, instance.setup_loss, np.iinfo(np.int64).max).min(1), instance.production)
+    worth = prices[:, None, :] * instance.production  # [W, M, I]
+    entered = entry_cost + prices[:, None, :] * entry_loss
+    lengths = np.minimum((*PREFIXES, instance.horizon), instance.horizon)
     return {
         "made": made,
         "change_cost": instance.setup_costs,
@@ -137,15 +142,16 @@ def _row(instance: LotSizingInstance, incompatible: Incompatible) -> dict[str, n
         "starts_fixed": np.array(instance.demand_path is not None),
         "production": instance.production,
         "entry_cost": entry_cost,
+        "lengths": lengths,
         "prices": prices,
-        "worth": prices[:, None, :] * instance.production,
-        "entry_worth": entry_cost + prices[:, None, :] * np.minimum(entry_loss, instance.production),
+        "worth": worth,
+        "earned": np.maximum((lengths[:, None, None, None] * worth - entered).max(-1), 0.0),
     }
 
 
-def _guide(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """int64[P, I, 64]: how many thresholds a number in each cell of [0, 1) has passed at least."""
+def _guide(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """int32[P, I, 256]: how many thresholds a number in each cell of [0, 1) has passed at least."""
     edges = np.arange(GUIDE_CELLS) / GUIDE_CELLS
     rows = thresholds.reshape(-1, thresholds.shape[-1])
-    passed = np.array([np.searchsorted(row, edges, side="right") for row in rows], np.int64)
+    passed = np.array([np.searchsorted(row, edges, side="right") for row in rows], np.int32)
     return passed.reshape(*thresholds.shape[:-1], GUIDE_CELLS)

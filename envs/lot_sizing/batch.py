@@ -16,7 +16,7 @@ from orl.common.errors import IllegalActionError, InputError
 from orl.common.protocols import IllegalActions
 from orl.envs.lot_sizing import kernel, observation
 from orl.envs.lot_sizing.bank import Bank
-from orl.envs.lot_sizing.bounds import PREFIXES
+from orl.envs.lot_sizing.builders import MAX_UNITS
 from orl.envs.lot_sizing.instance import Floats, Incompatible, Init, Integers, LotSizingInstance, LotSizingPlan
 from orl.envs.lot_sizing.instance_source import InstanceLike, InstanceSource
 from orl.envs.lot_sizing.observation import KINDS, ObservationKind
@@ -145,6 +145,8 @@ class LotSizingBatch:
 
         width = observation.row_length(kind, with_time, n_items, n_machines)
         self.observations, self.post_observations = (np.zeros((n_copies, width), np.float32) for _ in range(2))
+        self._seen = (self.observations, self.post_observations)
+        self._exclusive, self._strict = bool(settings.exclusive_items), settings.illegal == "raise"
         self.rewards = np.zeros((3, n_copies))
         self.actions = np.zeros((n_copies, n_machines), np.int64)
         self.everyone = np.ones(n_copies, np.bool_)
@@ -213,10 +215,10 @@ class LotSizingBatch:
         given = {key: _integers(options[key], key, known[key], self.n_copies) for key in known if key in options}
         for b in marked:
             instance = self.instance(b)
-            limits = {
+            limits: dict[str, tuple[Any, Any]] = {
                 "inventory": (-instance.max_backlog, instance.max_inventory),
                 "setup": (0, self.n_items),
-                "demand_path": (0, np.iinfo(np.int32).max),
+                "demand_path": (0, MAX_UNITS),
             }
             for key, value in given.items():
                 mine = value if value.ndim == len(known[key]) else value[b]
@@ -236,28 +238,30 @@ class LotSizingBatch:
 
     def step(self, actions: Integers, active: Flags) -> None:
         """Step the active copies with ``actions`` int64[N, M] into ``rewards``, ``over`` and the observations."""
-        self.refuse_illegal(actions, active)
-        kernel.step_batch(
+        refused = kernel.step_batch(
             self.bank.tables,
             self.copies,
             self.post,
             actions,
             active,
-            bool(self.settings.exclusive_items),
+            self._exclusive,
+            self._strict,
             self.view,
             self.history,
             self.totals,
             self.illegal,
-            (self.observations, self.post_observations),
+            self._seen,
             self.rewards,
             self.over,
         )
+        if refused >= 0:
+            self._refuse(refused, actions[refused])
         self.stepped = True
 
     def refuse_illegal(self, actions: Integers, active: Flags) -> None:
         """Under ``illegal="raise"``, raise for the first active copy whose action is illegal; changes nothing."""
-        if self.settings.illegal == "raise":
-            b = kernel.first_illegal(self.bank.tables, self.row, actions, active, bool(self.settings.exclusive_items))
+        if self._strict:
+            b = kernel.first_illegal(self.bank.tables, self.row, actions, active, self._exclusive)
             if b >= 0:
                 self._refuse(b, actions[b])
 
@@ -294,14 +298,15 @@ class LotSizingBatch:
             raise gymnasium.error.ResetNeeded(f"copies {np.flatnonzero(self.over).tolist()} play no episode")
         lead = actions.shape[:2]
         actions = np.ascontiguousarray(actions, np.int64).reshape(-1, self.n_machines)
-        if self.settings.illegal == "raise":
+        if self._strict:
             for candidate in range(lead[1]):
                 self.refuse_illegal(actions[candidate :: lead[1]].copy(), self.everyone)
         n = len(actions)
         post = tuple(np.empty((n, *array.shape[1:]), array.dtype) for array in self.copies)
         rows, reward = np.empty((n, self.observations.shape[1]), np.float32), np.empty(n)
-        exclusive = bool(self.settings.exclusive_items)
-        kernel.decide_batch(self.bank.tables, self.copies, post, actions, lead[1], exclusive, self.view, rows, reward)
+        kernel.decide_batch(
+            self.bank.tables, self.copies, post, actions, lead[1], self._exclusive, self.view, rows, reward
+        )
         between = self.shaped(rows.reshape(*lead, rows.shape[1]), post[1].reshape(*lead, self.n_machines))
         return between, reward.reshape(lead), *self._sample(post, lead, n_samples)
 
@@ -370,7 +375,6 @@ class LotSizingBatch:
             self.history[0],
             *self.first,
             self.settings.incompatible == "reference",
-            PREFIXES,
             bound,
         )
         for k, b in enumerate(ended):

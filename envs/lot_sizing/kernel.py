@@ -189,14 +189,22 @@ def observe_batch(bank, copies, which, view, rows):
 
 
 @njit(cache=True)
-def step_batch(bank, copies, post, actions, active, exclusive, view, history, totals, illegal, seen, rewards, over):
+def step_batch(
+    bank, copies, post, actions, active, exclusive, strict, view, history, totals, illegal, seen, rewards, over
+):
     """Step the active copies: states, post-decision states, histories, sums and observations; 0 reward for others.
+
+    Returns -1; or, with ``strict``, the first active copy whose action is illegal, and nothing has been done then.
 
     ``history`` is ``(demand int32[N, T, I], actions int32[N, T, M], scripted bool[N])``: what happened in the episode;
     the demand of scripted copies stands there beforehand. ``totals`` float64[N, 3] (set-up, lost sales, holding) and
     ``illegal`` int64[N] are summed up. ``seen`` is the pair of observation rows after the step and between decision and
     demand, ``rewards`` float64[3, N]: whole, deterministic, stochastic.
     """
+    if strict:
+        refused = first_illegal(bank, copies[3], actions, active, exclusive)
+        if refused >= 0:
+            return refused
     made, change_cost, legal, limits, money, unit, sizes, values, thresholds, guide, factor = bank
     inventory, setup, period, row, keys = copies
     post_inventory, post_setup, post_period, post_row, post_keys = post
@@ -236,6 +244,7 @@ def step_batch(bank, copies, post, actions, active, exclusive, view, history, to
         t += 1
         period[b], over[b] = t, t >= horizon
         _observe(unit, r, inventory, b, setup, b, t / horizon, view, after, b)
+    return -1
 
 
 @njit(cache=True)
@@ -282,20 +291,19 @@ def sample_batch(bank, post, n_candidates, view, rows, rewards, last):
 
 # ---- the bound of a path ---------------------------------------------------------------------------------------------
 @njit(cache=True)
-def bound_batch(bank, tables, row, which, demand_of, first_inventory, first_setup, destroys, prefixes, out):
+def bound_batch(bank, tables, row, which, demand_of, first_inventory, first_setup, destroys, out):
     """Lower bounds on the cost of the demand paths of copies ``which`` int64[C] into ``out`` float64[C].
 
     The bound of :func:`orl.envs.lot_sizing.bounds.path_bound`, which tells why it holds, in loops. ``destroys``:
-    actions can destroy stock (``incompatible="reference"``). ``prefixes``: lengths of beginnings that are tried.
+    actions can destroy stock (``incompatible="reference"``).
     """
     limits, money, sizes = bank[LIMITS], bank[MONEY], bank[SIZES]
-    production, entry_cost, prices, worth, entry_worth = tables
-    n_items, n_machines = first_inventory.shape[1], first_setup.shape[1]
-    needed = np.empty((len(prefixes) + 1, n_items))
+    production, entry_cost, lengths, prices, worth, earned = tables
+    n_items, n_machines, n_lengths = first_inventory.shape[1], first_setup.shape[1], lengths.shape[1]
+    needed = np.empty((n_lengths, n_items))
     for c in range(len(which)):
         b = which[c]
         r = row[b]
-        horizon = sizes[r, 0]
         held, alone = 0.0, 0.0
         for i in range(n_items):
             entry, most, backlog = np.inf, 0, limits[r, 1, i]
@@ -306,8 +314,8 @@ def bound_batch(bank, tables, row, which, demand_of, first_inventory, first_setu
             # Stock if the item were never made, and if every machine made it in every period.
             never, always, stays, amount, s = first_inventory[b, i], first_inventory[b, i], 0, 0, 0
             lost_never, lost_always, owed_never, owed_always = 0, 0, 0, 0
-            for t in range(horizon):
-                demand = np.int64(demand_of[b, t, i])
+            for t in range(sizes[r, 0]):
+                demand = demand_of[b, t, i]
                 amount += demand
                 never -= demand
                 always += most - demand
@@ -315,10 +323,9 @@ def bound_batch(bank, tables, row, which, demand_of, first_inventory, first_setu
                 lost_never, lost_always = max(lost_never, -never - backlog), max(lost_always, -always - backlog)
                 owed_never += max(-(never + lost_never), 0)
                 owed_always += max(-(always + lost_always), 0)
-                if s < len(prefixes) and t + 1 == prefixes[s]:
+                while s < n_lengths and lengths[r, s] == t + 1:
                     needed[s, i] = amount - first_inventory[b, i] - backlog
                     s += 1
-            needed[len(prefixes), i] = amount - first_inventory[b, i] - backlog
             alone += min(
                 money[r, 1, i] * lost_never + money[r, 2, i] * owed_never,
                 entry + money[r, 1, i] * lost_always + money[r, 2, i] * owed_always,
@@ -326,20 +333,15 @@ def bound_batch(bank, tables, row, which, demand_of, first_inventory, first_setu
             if not destroys:
                 held += money[r, 0, i] * stays
         together = 0.0
-        for s in range(len(prefixes) + 1):
-            length = horizon if s == len(prefixes) else min(prefixes[s], horizon)
-            place = s if length < horizon else len(prefixes)
+        for s in range(n_lengths):
             for w in range(prices.shape[1]):
                 value = 0.0
                 for i in range(n_items):
-                    value += prices[r, w, i] * needed[place, i]
+                    value += prices[r, w, i] * needed[s, i]
                 for m in range(n_machines):
-                    best = 0.0
-                    for i in range(n_items):
-                        best = max(best, length * worth[r, w, m, i] - entry_worth[r, w, m, i])
-                    own = first_setup[b, m] - 1
+                    best, own = earned[r, s, w, m], first_setup[b, m] - 1
                     if own >= 0:
-                        best = max(best, length * worth[r, w, m, own])
+                        best = max(best, lengths[r, s] * worth[r, w, m, own])
                     value -= best
                 together = max(together, value)
         out[c] = held + max(alone, together)

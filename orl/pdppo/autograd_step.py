@@ -22,7 +22,7 @@ def train_on_autograd(model: Any, record: PostDecisionRecord, clip_range_vf: flo
     takes its step on the same minibatch. With one critic for both, the value loss is that of ``V(s) + V(s^x)``.
 
     Returns:
-        Loss of the post-decision critic on every minibatch (none with one critic for both).
+        Loss of the post-decision critic on every minibatch (none with one critic for both, or without weight).
     """
     policy, buffer, post_critic = model.policy, model.rollout_buffer, model.post_critic
     policy.set_training_mode(True)
@@ -73,7 +73,7 @@ def train_on_autograd(model: Any, record: PostDecisionRecord, clip_range_vf: flo
                     print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.2f}")
                 break
             _descend(policy, loss, model.max_grad_norm)
-            if post_critic is not None:
+            if post_critic is not None and model.post_vf_coef != 0.0:
                 post_loss = _value_loss(post_critic(observations), post_values[rows], post_returns[rows], clip_range_vf)
                 _descend(post_critic, model.post_vf_coef * post_loss, model.max_grad_norm)
                 post_losses.append(post_loss.item())

@@ -104,8 +104,10 @@ class TwoCriticsEngine(ActorCriticEngine):
         return out
 
     def step(self, batch: Batch, chosen: npt.NDArray[np.int64], max_grad_norm: float) -> None:
-        """The policy's step, then that of the post-decision critic."""
+        """The policy's step, then that of the post-decision critic (none without weight)."""
         super().step(batch, chosen, max_grad_norm)
+        if self.post_batch.vf_coef == 0.0:
+            return
         loss, d_values = self.post_losses(chosen)
         self.post_batch.losses.append(loss)
         self.post_network.backward(torch.from_numpy(d_values)[:, None])

@@ -49,7 +49,7 @@ START_RULES: tuple[tuple[str, dict[str, Any]], ...] = (
 RELAXATION_STEPS = 3000
 RELAXATION_SHARE = 0.5  # of the time limit, at most
 RUIN_ROUNDS = 300
-NETWORK_ARCS = 60_000  # up to so many HiGHS makes headway
+NETWORK_ARCS = 15_000  # up to so many HiGHS solves the linear programmes in seconds
 NETWORK_ARCS_WITHOUT_LIMIT = 1_000_000
 TOLERANCE = 1e-6
 
@@ -110,6 +110,8 @@ class PerfectInformation:
         hint: LotSizingPlan | None = None,
     ) -> SolveResult:
         """Minimise the cost of a scenario; Ctrl-C returns the best plan so far.
+
+        HiGHS hears of Ctrl-C between its linear programmes, which may take seconds (and more on a large ``network``).
 
         Args:
             instance: An instance with a demand path (``instance.scenario(seed)``).
@@ -186,9 +188,9 @@ class _Search:
             self._search(programme)
 
     def result(self) -> SolveResult:
-        """What was found; without a plan (time ended before any) the status is unknown."""
+        """What was found; there is always a plan, if only to idle."""
         seconds = time.perf_counter() - self.began
-        assert self.actions is not None  # idling is a plan
+        assert self.actions is not None
         proved = self.objective - self.bound <= TOLERANCE * max(1.0, abs(self.objective))
         bound = self.objective if proved else self.bound
         status: Literal["optimal", "feasible"] = "optimal" if proved else "feasible"

@@ -14,6 +14,7 @@ greedy               machine by machine, the item with the greatest saving over 
 base-stock           (s, S) for every item, machines given to the items that miss most
 tuned-greedy         greedy with the look-ahead that costs least in simulation
 tuned-base-stock     base-stock with the safety and batch sizes that cost least in simulation
+price-directed       values of single items at prices of the machines, machines assigned exactly
 dynamic-programming  the optimal policy (small instances)
 rolling-horizon      a mixed-integer program over the next periods with expected demand
 sample-average       two-stage stochastic program over sampled demand
@@ -45,6 +46,7 @@ RULES: dict[str, str] = {
     "base-stock": f"{_HEURISTICS}:base_stock",
     "tuned-greedy": "orl.solvers.lot_sizing.tuning:tuned_greedy",
     "tuned-base-stock": "orl.solvers.lot_sizing.tuning:tuned_base_stock",
+    "price-directed": "orl.solvers.lot_sizing.price_directed:price_directed",
     "dynamic-programming": "orl.solvers.lot_sizing.dynamic_programming:dynamic_programming",
     "rolling-horizon": "orl.solvers.lot_sizing.rolling_horizon:rolling_horizon",
     "sample-average": "orl.solvers.lot_sizing.sample_average:sample_average",

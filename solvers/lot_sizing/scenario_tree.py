@@ -99,7 +99,7 @@ def fast_forward(points: npt.ArrayLike, n_kept: int) -> tuple[Integers, Floats]:
 
     >>> kept, weights = fast_forward([[0.0], [0.1], [5.0], [5.2], [5.1]], 2)
     >>> sorted(zip(kept.tolist(), weights.round(2).tolist()))
-    [(1, 0.4), (4, 0.6)]
+    [(0, 0.4), (2, 0.6)]
     """
     values = np.asarray(points, np.float64)
     distance = np.sqrt(((values[:, None] - values[None]) ** 2).sum(-1))

@@ -32,8 +32,8 @@ def tree_rule(
     """A rule from what it expects of demand in every period.
 
     A path of whole units is planned by :class:`orl.solvers.lot_sizing.perfect_information.PerfectInformation`, any
-    other tree by HiGHS on flows (:func:`orl.solvers.lot_sizing.network.build_tree_network`), on the compact programme where
-    these are too many. HiGHS starts from what the greedy rule would do all over the tree, and that rule's decision
+    other tree by HiGHS on flows (:func:`orl.solvers.lot_sizing.network.build_tree_network`), on the compact programme
+    where these are too many. HiGHS starts from what the greedy rule would do all over the tree, and that decision
     stands if time ends before HiGHS has any answer. Copies in equal states share one solve.
 
     Args:

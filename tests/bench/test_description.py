@@ -432,8 +432,8 @@ TWELVE: dict[str, tuple[str | bytes, str]] = {
         "s.yaml, line 1, environments[0].id: unknown name (got 'CartPol-v1', expected one of",
     ),
     "unknown algorithm": (
-        CART.replace("ppo", "pppo"),
-        "s.yaml, line 2, algorithms[0].algorithm: unknown algorithm (got 'pppo', expected one of",
+        CART.replace("ppo", "ppoo"),
+        "s.yaml, line 2, algorithms[0].algorithm: unknown algorithm (got 'ppoo', expected one of",
     ),
     "unknown key": (
         CART + "evaluation:\n  episods: 3\n",
@@ -495,7 +495,7 @@ environments:
   - id: orl/JobShop-v0
     instances: [ft06, none.json]
 algorithms:
-  - pppo
+  - ppoo
   - {algorithm: ppo, environments: [CartPole-v1], grid: {}}
   - {algorithm: a2c, environments: [CartPole-v1], hypr: {}}
 rules:

@@ -137,7 +137,7 @@ def test_algorithms_without_a_space_say_what_to_do(monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="bare.*--space FILE"):
         find_space("bare")
     with pytest.raises(UnknownNameError, match="did you mean 'ppo'"):
-        find_space("pppo")
+        find_space("ppoo")
     with pytest.raises(InputError, match="module:function"):
         find_space("ppo", "orl.bench.search_spaces:nothing")
 

@@ -348,7 +348,7 @@ def test_recurrent_policies_and_noise_reach_the_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change, text",
     [
-        ({"algorithm": "pppo"}, "did you mean 'ppo'"),
+        ({"algorithm": "ppoo"}, "did you mean 'ppo'"),
         ({"env_id": "Ecko-v0"}, "did you mean 'Echo-v0'"),
         ({"hyper": {"n_step": 3}}, "hyper-parameter: unknown name"),
         ({"algorithm": "sac", "hyper": {}}, "only supports"),

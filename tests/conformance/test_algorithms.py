@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from inventory_toy import TwoShelves
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from orl import registry
@@ -22,6 +23,7 @@ SHORT = {
     "fast-sac": {"engine": "fast"},
     "fast-td3": {"engine": "fast"},
     "mdpo": {"n_steps": 32, "vf_batch_size": 32},
+    "pdppo": {"n_steps": 32, "batch_size": 32, "n_exogenous_samples": 2},
 }
 CONTINUOUS = {"sac", "td3", "ddpg", "tqc", "cross-q", "fast-sac", "fast-td3", "off-policy-mdpo"}
 OFF_POLICY = {"dqn", "qr-dqn", *CONTINUOUS}
@@ -48,6 +50,8 @@ class MaskedCorridor(gymnasium.Env):
 
 
 def suitable_env(key: str) -> gymnasium.Env:
+    if key == "pdppo":
+        return TwoShelves()
     if "maskable" in key:
         return gymnasium.wrappers.TimeLimit(MaskedCorridor(), 20)
     return gymnasium.make("Pendulum-v1" if key in CONTINUOUS else "CartPole-v1", max_episode_steps=20)

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import orl
 from orl.envs.lot_sizing.instance import LotSizingInstance
 from orl.envs.lot_sizing.library import load
 from orl.envs.lot_sizing.transition import decide, realise
+from orl.pdppo import PDPPO
 from orl.pdppo.advantages import Rollout, estimate
 from orl.solvers.lot_sizing.dynamic_programming import ExactValues, evaluate_policy
 
@@ -108,9 +110,9 @@ def test_weight_zero_is_the_true_advantage_and_weight_one_is_right_in_the_mean()
         error = advantages("interleaved", s, lx) - s.truth
         pairs, counts = np.unique(s.pairs, return_counts=True)
         checked = 0
-        for pair in pairs[counts > 150]:
+        for pair in pairs[counts > 60]:
             of_pair = error[s.pairs == pair]
-            assert abs(of_pair.mean()) < 4.5 * of_pair.std() / np.sqrt(len(of_pair)) + 1e-9
+            assert abs(of_pair.mean()) < 5 * of_pair.std() / np.sqrt(len(of_pair)) + 1e-9
             checked += 1
         assert checked > 100
 
@@ -147,3 +149,41 @@ def test_without_noise_the_larger_of_two_estimates_is_either() -> None:
     for ours in both:
         np.testing.assert_allclose(ours, s.truth, rtol=0, atol=1e-12)
     assert ((advantages("max_full", s) - s.truth) >= -1e-12).all()
+
+
+def test_the_post_critic_comes_near_the_exact_values_of_the_policy() -> None:
+    """Trained on the environment beside a policy that stands still; a constant is five times further off."""
+    problem = instance()
+    env = orl.make_vec(
+        "orl:orl/LotSizing-v0", 16, seed=0, instance=problem, append_time=True, time_limit="terminal", reward_scale=0.1
+    )
+    model = PDPPO(
+        "MlpPolicy",
+        env,
+        learning_rate=lambda _: 0.0,
+        post_learning_rate=lambda progress: 4e-3 * progress,
+        n_steps=100,
+        batch_size=200,
+        gamma=1.0,
+        gae_lambda=1.0,
+        seed=0,
+        device="cpu",
+    ).learn(16 * 100 * 14)
+    batch = env.env.unwrapped.batch
+
+    def policy(inventory: Any, setup: Any, period: Any) -> npt.NDArray[np.float64]:
+        states = zip(inventory, setup, period, strict=True)
+        observations = np.stack([batch.observation_of(0, *state) for state in states])
+        tensor, _ = model.policy.obs_to_tensor(observations)
+        masks = np.ones((len(observations), 3), np.bool_)
+        return (
+            model.policy.get_distribution(tensor, action_masks=masks).distributions[0].probs.detach().double().numpy()
+        )
+
+    exact = evaluate_policy(problem, policy, keep="all")
+    post = model._record.post_observations  # [T, N, stocks over the cap, one-hot set-up, time]
+    stock = np.rint(post[..., :2] * problem.max_inventory).astype(np.int64)
+    setup = post[..., 2:5].argmax(-1)[..., None]
+    truth = np.array([exact.post_decision_value(stock[t], setup[t], t % HORIZON) for t in range(len(post))])
+    error = 10.0 * model.predict_post_values(post.reshape(-1, post.shape[-1])).reshape(truth.shape) - truth
+    assert np.sqrt((error**2).mean()) < truth.std() / 5

@@ -290,7 +290,7 @@ def test_draws_of_a_last_step_come_before_the_reset(time_limit):
     env.step(np.zeros((4, 3), int))
     keys, post = env.batch.post_keys.copy(), env.batch.post_inventory.copy()
     for again in range(3):
-        rows, rewards, terminated = env.exogenous_samples(3)
+        rows, _, terminated = env.exogenous_samples(3)
         assert terminated.all() == (time_limit == "terminal")
         assert (rows[..., -1] == 1.0).all()
         for b, instance in enumerate(played):

@@ -67,12 +67,12 @@ def test_replays_agree_on_larger_random_instances():
 def test_the_relaxed_optimum_is_below_the_exact_one_and_sometimes_far_below():
     lower = 0
     for kind in ("tight-storage", "backlog"):
-        for seed in range(20):
+        for seed in range(12):
             scenario = small_scenario(kind, seed)
             relaxed, exact = (optimum(compact(scenario, exact))[0] for exact in (False, True))
             assert relaxed <= exact + 1e-6
             lower += relaxed < exact - 1e-3
-    assert lower >= 5
+    assert lower >= 3
 
 
 @pytest.mark.parametrize("kind", ["plain", "backlog", "sequence-dependent"])
