@@ -371,6 +371,7 @@ _ALGORITHMS = (
         "post-decision PPO: a second critic between decision and noise",
         search_space="orl.pdppo.search_space:pdppo",
     ),
+    Entry("reference-pdppo", "orl.pdppo:ReferencePDPPO", "the protocol of PDPPO's authors, for their figures"),
 )
 
 

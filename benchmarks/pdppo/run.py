@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 BOUNDS = RESULTS / "bounds.json"
 FOLDER = HERE.parents[1] / "runs" / "pdppo"
-SWEEPS = ("small", "large", "lake", "variance", "reference")
+SWEEPS = ("small", "medium", "large", "lake", "variance", "reference")
 BASELINE = "PPO"
 CLOSE = 0.05
 """Steps are counted until the mean learning curve is this close to the best final cost of all learners."""
