@@ -249,6 +249,7 @@ _LOT_SIZING_RULES = {
     "tuned-greedy": "greedy, look-ahead tuned by simulation",
     "tuned-base-stock": "(s, S), tuned by simulation",
     "dynamic-programming": "optimal policy, small instances",
+    "price-directed": "values of single items at prices of the machines",
     "rolling-horizon": "mixed-integer programme over the next periods",
     "sample-average": "two-stage stochastic programme over samples",
     "scenario-tree": "multistage stochastic programme over a tree",

@@ -227,7 +227,8 @@ def exact_table(rows: Rows) -> str:
 def policy_table(rows: Rows) -> str:
     """What the policies cost, and how far the true advantages of their actions spread."""
     keys = ("instance", "demand_variance", "policy", "expected_cost", "advantage_deviation")
-    return measure.table([dict(line) for line in dict.fromkeys(tuple((k, r[k]) for k in keys) for r in rows)])
+    lines = dict.fromkeys(tuple((k, r[k]) for k in keys) for r in rows if r["demand"] == "own")
+    return measure.table([dict(line) for line in lines])
 
 
 def sweep_table(rows: Rows) -> str:

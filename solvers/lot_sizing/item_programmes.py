@@ -102,7 +102,7 @@ class ItemProgramme:
     Args:
         instance: The problem; a demand path is ignored.
         i: The item, from 0.
-        most: Largest number of machines whose sets are told apart; None: all if there are few, else what fits.
+        most: Largest number of machines whose sets are told apart; None: all, 2 or 1, by how many there are.
 
     Raises:
         InputError: The tables would be too large.
