@@ -18,6 +18,8 @@ from orl.fast.lean_vec_env import LeanVecEnv
 
 Engine = Literal["auto", "fast", "torch"]
 ENGINES = ("auto", "fast", "torch")
+_PASSING = ("_fast", "_told", "_predicts_slowly")
+"""Attributes that belong to the process, not to the model."""
 
 
 class EngineChoice(BaseAlgorithm):
@@ -79,8 +81,8 @@ class EngineChoice(BaseAlgorithm):
         return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_fast", "_told"]
+        return [*super()._excluded_save_params(), *_PASSING]
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles and copies leave the engine out; it is built again when needed."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_fast", "_told")}
+        return {key: value for key, value in self.__dict__.items() if key not in _PASSING}

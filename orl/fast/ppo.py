@@ -30,6 +30,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from orl.fast.engine_choice import Engine, EngineChoice
 from orl.fast.ppo_step import ActorCriticEngine, Coefficients, engine_ineligible
+from orl.fast.prediction import greedy_actions
 from orl.fast.rollouts import batch_of, buffer_ineligible, collect
 
 
@@ -37,6 +38,7 @@ class FastOnPolicy(EngineChoice, OnPolicyAlgorithm):
     """What the fast on-policy classes share; a mixin before an SB3 class."""
 
     _fast: ActorCriticEngine | None = None
+    _predicts_slowly = False
 
     def engine_ineligible(self) -> str | None:
         """Why the fast path cannot run on this model as it is now; None if it can."""
@@ -59,6 +61,17 @@ class FastOnPolicy(EngineChoice, OnPolicyAlgorithm):
 
     def _new_engine(self) -> ActorCriticEngine:
         return ActorCriticEngine(self.policy)
+
+    def _greedy(self, observation: Any, action_masks: Any = None) -> Any:
+        """Actions of ``predict(deterministic=True)`` from the engine, None where SB3's own code has to give them."""
+        if self.engine == "torch":
+            return None
+        if self._fast is None or not self._fast.intact(self.policy):
+            if self._predicts_slowly or self.engine_ineligible() is not None:
+                self._predicts_slowly = True
+                return None
+            self._fast = self._new_engine()
+        return greedy_actions(self._fast, self.action_space, observation, action_masks)
 
 
 def train_fast(model: Any, engine: ActorCriticEngine) -> None:
@@ -220,6 +233,18 @@ class FastPPO(FastOnPolicy, PPO):
         else:
             train_fast(self, engine)
 
+    def predict(
+        self,
+        observation: npt.NDArray[Any] | dict[str, npt.NDArray[Any]],
+        state: tuple[npt.NDArray[Any], ...] | None = None,
+        episode_start: npt.NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
+        """As in SB3; greedy actions come from the engine."""
+        if deterministic and (actions := self._greedy(observation)) is not None:
+            return actions, state
+        return super().predict(observation, state, episode_start, deterministic)
+
 
 class FastMaskablePPO(FastOnPolicy, MaskablePPO):
     """PPO with action masks: the mathematics, arguments, logger keys and files of ``sb3_contrib.MaskablePPO``.
@@ -309,3 +334,16 @@ class FastMaskablePPO(FastOnPolicy, MaskablePPO):
             super().train()
         else:
             train_fast(self, engine)
+
+    def predict(
+        self,
+        observation: npt.NDArray[Any] | dict[str, npt.NDArray[Any]],
+        state: tuple[npt.NDArray[Any], ...] | None = None,
+        episode_start: npt.NDArray[Any] | None = None,
+        deterministic: bool = False,
+        action_masks: npt.NDArray[Any] | None = None,
+    ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
+        """As in sb3-contrib; greedy actions come from the engine."""
+        if deterministic and (actions := self._greedy(observation, action_masks)) is not None:
+            return actions, state
+        return super().predict(observation, state, episode_start, deterministic, action_masks)

@@ -385,6 +385,9 @@ class MDPO(FastOnPolicy):
         Raises:
             ValueError: Masks for a policy that cannot take them.
         """
+        maskable = action_masks is None or isinstance(self.policy, MaskableActorCriticPolicy)
+        if deterministic and maskable and (actions := self._greedy(observation, action_masks)) is not None:
+            return actions, state
         return predict_masked(self.policy, observation, state, episode_start, deterministic, action_masks)
 
     def learn(

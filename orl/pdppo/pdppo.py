@@ -413,6 +413,9 @@ class PDPPO(FastOnPolicy, PPO):
         Raises:
             ValueError: Masks for a policy that cannot take them.
         """
+        maskable = action_masks is None or isinstance(self.policy, MaskableActorCriticPolicy)
+        if deterministic and maskable and (actions := self._greedy(observation, action_masks)) is not None:
+            return actions, state
         return predict_masked(self.policy, observation, state, episode_start, deterministic, action_masks)
 
     def predict_lookahead(self, env: Any, n_samples: int = 0, max_actions: int = 1024) -> npt.NDArray[Any]:

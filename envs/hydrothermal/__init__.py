@@ -1,0 +1,1 @@
+"""Hydrothermal dispatch: reservoirs in cascade, thermal plants and a network, inflows at random."""

@@ -1,0 +1,1 @@
+"""Solvers and policies for hydrothermal dispatch."""
