@@ -95,7 +95,7 @@ def key_values(items: list[str] | None, option: str) -> dict[str, Any]:
     return out
 
 
-def _number(value: float | None, digits: int = 0) -> str:
+def _number(value: float | None, digits: int = 1) -> str:
     if value is None or value != value:
         return "-"
     return f"{value:,.{digits}f}" if value % 1 else f"{value:,.0f}"
@@ -174,7 +174,9 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 def solve(
     domain: Annotated[str, typer.Argument(help="Domain, job_shop for instance.")],
     instance: Annotated[str, typer.Option(help="Library name or file.")],
-    solver: Annotated[str, typer.Option(help="Solver key (`orl list solvers`).")] = "cp-sat",
+    solver: Annotated[
+        str | None, typer.Option(help="Solver key (`orl list solvers`); by default the first of the domain.")
+    ] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds; the solver's own default when left out.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Solver argument key=value.")] = None,
@@ -196,6 +198,7 @@ def solve(
     require_writable(plot, "--plot")
     if time_limit is not None and not time_limit >= 0:
         raise InputError("bad limit", field="--time-limit", value=time_limit, expected="seconds >= 0")
+    solver = solver or registry.solvers(room.name)[0].key
     problem = room.load(instance)
     start = None if hint is None else read_solution(room, hint)
     method = _make_solver(room.name, solver, option)
@@ -290,7 +293,7 @@ def _result_table(problem: Any, solver: str, result: Any, check: Any, known: Any
     rows = {
         "status": result.status,
         "objective": _number(result.objective),
-        "bound": _number(result.bound, 1),
+        "bound": _number(result.bound),
         "gap to bound": _percent(result.gap),
         "best known": "-" if known is None else f"{_number(best)} ({known.source}, {known.date})",
         "gap to best known": _percent(to_best),
@@ -392,7 +395,9 @@ app.command("tune")(tune_command)
 # ---- evaluate ------------------------------------------------------------------------------------------------------
 @app.command()
 def evaluate(
-    subject: Annotated[str, typer.Argument(help="Model (zip or folder of a run), or solver keys: cp-sat,lrpt.")],
+    subject: Annotated[
+        str, typer.Argument(help="Model (zip or folder of a run), or keys of solvers and rules: cp-sat,lrpt.")
+    ],
     target: Annotated[str, typer.Argument(help="Env id, or domain: job_shop.")],
     instances: Annotated[str | None, typer.Option(help="Names or files, separated by commas.")] = None,
     episodes: Annotated[int, typer.Option(help="Episodes (or solves) of each instance.")] = 1,
@@ -404,7 +409,10 @@ def evaluate(
     algorithm: Annotated[str | None, typer.Option(help="Of a model that has no config.json beside it.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
 ) -> None:
-    """Run a trained model or solvers on instances; one checked row an episode.
+    """Run a trained model, rules or solvers on instances; one checked row an episode.
+
+    On an env a rule plays episodes as a policy; on a domain it answers instances as a solver, as other methods always
+    do.
 
     A trained model runs code of its own: load only runs you trust. Ctrl-C ends the row at hand, whose column
     `interrupted` says so, and the evaluation: the table is written as far as it goes; exit code 130.
@@ -447,11 +455,11 @@ def evaluate(
         )
     else:
         assert room is not None
-        problems = problems or [room.load(room.example)]
-        methods = [_make_solver(room.name, key.strip(), option) for key in subject.split(",")]
+        keys = [key.strip() for key in subject.split(",")]
+        calls = [_method_call(room, environment, key, problems, option, env_kwargs) for key in keys]
         tables = []
-        for method in methods:
-            tables.append(orl.evaluate(method, problems, **common))
+        for call in calls:
+            tables.append(orl.evaluate(**call, **common))
             if tables[-1]["interrupted"].any():
                 break
         table = pandas.concat(tables, ignore_index=True)
@@ -469,6 +477,31 @@ def evaluate(
         raise typer.Exit(INTERRUPTED)
 
 
+def _method_call(
+    room: Any, environment: Any, key: str, problems: list[Any], options: list[str] | None, env_kwargs: list[str] | None
+) -> dict[str, Any]:
+    """Arguments of ``orl.evaluate`` for the method of a key: a rule where there is an env to play, else a solver."""
+    from orl import registry
+
+    if environment is None or key not in {entry.key for entry in registry.rules(room.name)}:
+        return {"subject": _make_solver(room.name, key, options), "problems": problems or [room.load(room.example)]}
+    given = key_values(options, "--option")
+
+    def rule(env: Any) -> Any:
+        try:
+            return registry.rule(room.name, key, env, **given)
+        except TypeError as error:
+            raise InputError(str(error), source=key, field="--option", value=options) from error
+
+    return {
+        "subject": rule,
+        "problems": problems or environment.lazy_id,
+        "env_id": environment.lazy_id if problems else None,
+        "env_kwargs": key_values(env_kwargs, "--env-kwargs"),
+        "name": key,
+    }
+
+
 def _evaluation_table(table: Any) -> Table:
     columns = ("subject", "instance", "objective", "bound", "gap", "best known", "gap to it", "return", "seconds")
     out = Table(title=f"{len(table)} rows", title_justify="left")
@@ -478,8 +511,8 @@ def _evaluation_table(table: Any) -> Table:
         out.add_row(
             row["subject"],
             row["instance"],
-            _number(row["objective"], 1),
-            _number(row["bound"], 1),
+            _number(row["objective"]),
+            _number(row["bound"]),
             _percent(row["gap"]),
             _number(row["best_known"]),
             _percent(row["gap_to_best_known"]),

@@ -196,6 +196,10 @@ def test_a_picture_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest
         (("train", "ppo", "CartPole-v1", "--hyper", "[" * 20_000), "--hyper"),
         (("evaluate", "cpsat", "job_shop"), "did you mean 'cp-sat'"),
         (("evaluate", "cp-sat", "CartPole-v1"), "job_shop"),
+        (("solve", "lot_sizing", "--instance", "ls-4x2"), "NAME/scenario-SEED"),
+        (("solve", "lot_sizing", "--instance", "ls-4x2", "--solver", "greedy"), "NAME/scenario-SEED"),
+        (("evaluate", "greedy", "orl/LotSizing-v0", "-o", "period=3"), "did you mean 'periods'"),
+        (("evaluate", "spt", "orl/JobShop-v0", "-o", "colour=1"), "colour"),
         (("list", "--domain", "job_shp"), "did you mean 'job_shop'"),
     ],
 )
@@ -330,6 +334,18 @@ def test_evaluate_solvers_side_by_side(tmp_path: Path) -> None:
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["subject"] for row in rows] == ["cp-sat", "cp-sat", "tabu-search", "tabu-search"]
     assert {float(row["objective"]) for row in rows} == {55.0}
+
+
+def test_evaluate_rules_on_an_env_with_random_demand(tmp_path: Path) -> None:
+    table = tmp_path / "out.csv"
+    run(
+        *("evaluate", "greedy,idle", "orl/LotSizing-v0", "--instances", "ls-4x2-t4", "--episodes", "3"),
+        *("--env-kwargs", "reward_scale=0.5", "--csv", str(table)),
+    )
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["subject"] for row in rows] == ["greedy"] * 3 + ["idle"] * 3
+    assert len({row["objective"] for row in rows}) > 3
+    assert all(float(row["return"]) == pytest.approx(-0.5 * float(row["objective"])) for row in rows)
 
 
 # ---- arguments -----------------------------------------------------------------------------------------------------

@@ -63,7 +63,17 @@ def learn_a_little(key: str, env_id: str, arguments: dict[str, Any]) -> None:
         env.close()
 
 
+def ask_a_dual_pool() -> None:
+    from orl.envs.hydrothermal.dual_pool import DualPool
+    from orl.envs.hydrothermal.library import load
+
+    pool = DualPool(load("tri3"))
+    for _ in range(2):
+        pool.costs_and_duals(np.ones((2, 3)))
+
+
 def main() -> None:
+    ask_a_dual_pool()
     for environment in registry.environments():
         step_a_little(gymnasium.make(environment.lazy_id), batched=False)
         if environment.vector_entry_point is not None:

@@ -8,12 +8,19 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from orl.common.errors import InputError
 from orl.common.protocols import IllegalActions
+from orl.common.vector_episodes import (
+    autoreset_mode_of,
+    copies_to_reset,
+    info_columns,
+    refuse_finished,
+    require_sizes,
+    seeded,
+)
 from orl.envs.frozen_lake.batch import (
     TERMINAL_KEYS,
     Infos,
@@ -72,14 +79,11 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
         render_mode: str | None = None,
     ) -> None:
         settings = Settings(reward, append_time, time_limit, illegal, infos)
-        if num_envs < 1:
-            raise InputError("no copies", field="num_envs", value=num_envs, expected=">= 1")
-        if max_episode_steps is not None and (type(max_episode_steps) is not int or max_episode_steps < 1):
-            raise InputError("bad limit", field="max_episode_steps", value=max_episode_steps, expected="an int >= 1")
+        require_sizes(num_envs, max_episode_steps)
         require_render_mode(render_mode)
         self.num_envs = num_envs
         self.batch = LakeBatch(num_envs, instance, settings)
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.autoreset_mode = autoreset_mode_of(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.max_episode_steps, self.render_mode = max_episode_steps, render_mode
         self.single_observation_space = self.post_decision_space = self.batch.observation_space
@@ -119,19 +123,8 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
         """Start episodes in all copies, or in those marked by ``options["reset_mask"]``; seeds apply to the marked."""
-        which = self._reset_mask(options)
-        if seed is None:
-            seeds: Sequence[int | None] = [None] * self.num_envs
-        elif isinstance(seed, (int, np.integer)):
-            seeds = [int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = seed
-        if len(seeds) != self.num_envs:
-            raise InputError("wrong number of seeds", field="seed", value=len(seeds), expected=str(self.num_envs))
-        self._ensure_generators()
-        for b in np.flatnonzero(which).tolist():
-            if seeds[b] is not None:
-                self._generators[b] = np_random(seeds[b])[0]
+        which = copies_to_reset(options, self.num_envs, started=bool(self._generators))
+        self._generators = seeded(self._generators, seed, which)
         self._restart(which)
         return self.batch.observation(), {}
 
@@ -149,10 +142,7 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
         active = batch.everyone
         if self._over.any():
             if self.autoreset_mode == AutoresetMode.DISABLED:
-                raise gymnasium.error.ResetNeeded(
-                    f"copies {np.flatnonzero(self._over).tolist()} are finished: call "
-                    "reset(options={'reset_mask': finished}) first (autoreset_mode is DISABLED)"
-                )
+                refuse_finished(self._over)
             active = ~self._over
         batch.step(actions.astype(np.int64, copy=False), active)
         self._restart(~active)
@@ -191,7 +181,7 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
         self.batch.set_state(i, state)
         over = any(flags[i] for flags in self.batch.ended())
         self._over[i] = over and self.autoreset_mode != AutoresetMode.SAME_STEP
-        self._ensure_generators()
+        self._generators = seeded(self._generators, None, self.batch.everyone)
         return self.batch.observation()[i]
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
@@ -204,22 +194,6 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
         return tuple(lake_rgb(self.batch.lake, self.batch.walk(b)) for b in range(self.num_envs))
 
     # ---- episodes ----------------------------------------------------------------------------------------------
-    def _ensure_generators(self) -> None:
-        if not self._generators:
-            self._generators = [np_random()[0] for _ in range(self.num_envs)]
-
-    def _reset_mask(self, options: dict[str, Any] | None) -> Flags:
-        if options is None or "reset_mask" not in options:
-            return self.batch.everyone
-        which = options["reset_mask"]
-        if not isinstance(which, np.ndarray) or which.dtype != np.bool_ or which.shape != (self.num_envs,):
-            raise InputError("bad reset mask", field="reset_mask", value=which, expected=f"bool[{self.num_envs}]")
-        if not which.any():
-            raise InputError("empty reset mask", field="reset_mask", value=which, expected="at least one True")
-        if not self._generators and not which.all():
-            raise gymnasium.error.ResetNeeded("the first reset() must reset every copy")
-        return which
-
     def _restart(self, which: Flags) -> None:
         for b in np.flatnonzero(which).tolist():
             self.batch.start(b, self._generators[b])
@@ -250,23 +224,5 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
 
     def _terminal_infos(self, ended: Flags) -> dict[str, Any]:
         """End-of-episode keys of the marked copies as arrays [N], each with its mask ``_key``."""
-        indices = np.flatnonzero(ended).tolist()
-        rows = [self.batch.terminal_info(b) for b in indices]
-        infos: dict[str, Any] = {}
-        for key, dtype in TERMINAL_KEYS.items():
-            column = np.empty(self.num_envs, object) if dtype is object else np.zeros(self.num_envs, dtype)
-            for b, row in zip(indices, rows, strict=True):
-                column[b] = row[key]
-            infos[key], infos["_" + key] = column, ended
-        return infos
-
-
-def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    """The mode itself, or by value or name."""
-    if isinstance(mode, str) and mode in AutoresetMode.__members__:
-        return AutoresetMode[mode]
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        expected = ", ".join(AutoresetMode.__members__)
-        raise InputError("unknown mode", field="autoreset_mode", value=mode, expected=expected) from None
+        rows = [self.batch.terminal_info(b) for b in np.flatnonzero(ended).tolist()]
+        return info_columns({key: [row[key] for row in rows] for key in TERMINAL_KEYS}, TERMINAL_KEYS, ended)

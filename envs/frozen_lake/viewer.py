@@ -7,24 +7,21 @@ state is touched.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from orl.common.atomic import atomic_path
 from orl.common.errors import InputError
+from orl.common.figures import DPI, even_inches, picture_suffix, pixels, write_figure
 from orl.envs.frozen_lake.instance import LakeInstance, LakePolicy, LakeWalk
 from orl.envs.frozen_lake.transition import MOVES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 COLOURS = {"S": "#EEDD88", "F": "#DDEEFF", "H": "#335577", "G": "#44BB99"}
-_DPI = 100
 _TILE, _LARGEST = 0.4, 12.0  # inches
 
 
@@ -41,7 +38,7 @@ def lake_figure(lake: LakeInstance, solution: LakeWalk | LakePolicy | None = Non
     if solution is not None and not (check := lake.check(solution)).feasible:
         raise InputError("not a solution of this lake", source=lake.name, value="; ".join(check.violations))
     side = min(_TILE, _LARGEST / max(lake.n_rows, lake.n_columns))
-    figure = Figure(figsize=(_even(side * lake.n_columns), _even(side * lake.n_rows)), dpi=_DPI)
+    figure = Figure(figsize=(even_inches(side * lake.n_columns), even_inches(side * lake.n_rows)), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.imshow([[to_rgb(COLOURS[letter]) for letter in row] for row in lake.tiles], aspect="auto")
@@ -58,11 +55,6 @@ def lake_figure(lake: LakeInstance, solution: LakeWalk | LakePolicy | None = Non
     elif solution is not None:
         _draw_walk(axes, lake, solution)
     return figure
-
-
-def _even(inches: float) -> float:
-    """The length rounded to an even number of pixels, as video encoders want."""
-    return 2 * round(inches * _DPI / 2) / _DPI
 
 
 def _draw_walk(axes: Any, lake: LakeInstance, walk: LakeWalk) -> None:
@@ -82,9 +74,7 @@ def _draw_policy(axes: Any, lake: LakeInstance, policy: LakePolicy) -> None:
 
 def lake_rgb(lake: LakeInstance, solution: LakeWalk | LakePolicy | None = None) -> npt.NDArray[np.uint8]:
     """The picture of :func:`lake_figure` as uint8[H, W, 3]; H and W are even."""
-    canvas: Any = lake_figure(lake, solution).canvas
-    canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3].copy()
+    return pixels(lake_figure(lake, solution))
 
 
 def save_picture(instance: LakeInstance, solution: LakeWalk | LakePolicy | None, path: str | Path) -> None:
@@ -94,14 +84,5 @@ def save_picture(instance: LakeInstance, solution: LakeWalk | LakePolicy | None,
         InputError: another suffix.
         OSError: the file cannot be written; nothing half-written is left.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
-        expected = "a name that ends in " + ", ".join(PICTURE_SUFFIXES)
-        raise InputError("unknown picture format", source=str(path), field="suffix", value=suffix, expected=expected)
-    buffer = io.BytesIO()
-    dates: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure = lake_figure(instance, solution)
-    figure.savefig(buffer, format=suffix[1:], dpi=1.5 * _DPI, metadata=dates.get(suffix))
-    with atomic_path(path) as part:
-        part.write_bytes(buffer.getvalue())
+    picture_suffix(path)  # before anything is drawn
+    write_figure(lake_figure(instance, solution), path)

@@ -15,6 +15,14 @@ from gymnasium.vector.utils import batch_space
 from orl.common.errors import InputError
 from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
+from orl.common.vector_episodes import (
+    autoreset_mode_of,
+    copies_to_reset,
+    info_columns,
+    refuse_finished,
+    require_sizes,
+    seeded,
+)
 from orl.envs.job_shop.arena import ELAPSED, ILLEGAL
 from orl.envs.job_shop.batch import (
     TERMINAL_KEYS,
@@ -91,14 +99,11 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
             observe_resource_mask=observe_resource_mask,
             infos=infos,
         )
-        if num_envs < 1:
-            raise InputError("no copies", field="num_envs", value=num_envs, expected=">= 1")
+        require_sizes(num_envs, max_episode_steps)
         self.num_envs = num_envs
         self.batch = ShopBatch(num_envs, instance, settings, pad_to)
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.autoreset_mode = autoreset_mode_of(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        if max_episode_steps is not None and (type(max_episode_steps) is not int or max_episode_steps < 1):
-            raise InputError("bad limit", field="max_episode_steps", value=max_episode_steps, expected="an int >= 1")
         require_render_mode(render_mode)
         self.max_episode_steps = max_episode_steps
         self.copy = copy
@@ -126,21 +131,8 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Start episodes in all copies, or in those marked by ``options["reset_mask"]``; seeds apply to the marked."""
-        which = self._reset_mask(options)
-        if seed is None:
-            seeds: Sequence[int | None] = [None] * self.num_envs
-        elif isinstance(seed, (int, np.integer)):
-            seeds = [int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = seed
-        if len(seeds) != self.num_envs:
-            raise InputError("wrong number of seeds", field="seed", value=len(seeds), expected=str(self.num_envs))
-        if not self._generators:
-            self._generators = [gymnasium.utils.seeding.np_random()[0] for _ in range(self.num_envs)]
-        for b in np.flatnonzero(which).tolist():
-            single = seeds[b]
-            if single is not None:
-                self._generators[b] = gymnasium.utils.seeding.np_random(single)[0]
+        which = copies_to_reset(options, self.num_envs, started=bool(self._generators))
+        self._generators = seeded(self._generators, seed, which)
         self._restart(which)
         self._watch.reset()
         infos: dict[str, Any] = {}
@@ -163,10 +155,7 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         if self.autoreset_mode != AutoresetMode.SAME_STEP and self._over.any():
             if self.autoreset_mode == AutoresetMode.DISABLED:
-                raise gymnasium.error.ResetNeeded(
-                    f"copies {np.flatnonzero(self._over).tolist()} are finished: call "
-                    "reset(options={'reset_mask': finished}) first (autoreset_mode is DISABLED)"
-                )
+                refuse_finished(self._over)
             restarted = self._over.copy()
             active = ~restarted
             batch.refuse_illegal(actions, active)
@@ -207,8 +196,7 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         """Restore a snapshot into copy ``i``; returns its single observation."""
         self.batch.set_state(i, state)
         self._over[i] = self.batch.terminated[i] and self.autoreset_mode != AutoresetMode.SAME_STEP
-        if not self._generators:
-            self._generators = [gymnasium.utils.seeding.np_random()[0] for _ in range(self.num_envs)]
+        self._generators = seeded(self._generators, None, self.batch.everyone)
         return self._single_observation(i)
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
@@ -221,18 +209,6 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
         return tuple(gantt_rgb(self.batch.instance(b), self.batch.schedule(b)) for b in range(self.num_envs))
 
     # ---- episodes ----------------------------------------------------------------------------------------------
-    def _reset_mask(self, options: dict[str, Any] | None) -> npt.NDArray[np.bool_]:
-        if options is None or "reset_mask" not in options:
-            return self.batch.everyone
-        which = options["reset_mask"]
-        if not isinstance(which, np.ndarray) or which.dtype != np.bool_ or which.shape != (self.num_envs,):
-            raise InputError("bad reset mask", field="reset_mask", value=which, expected=f"bool[{self.num_envs}]")
-        if not which.any():
-            raise InputError("empty reset mask", field="reset_mask", value=which, expected="at least one True")
-        if not self._generators and not which.all():
-            raise gymnasium.error.ResetNeeded("the first reset() must reset every copy")
-        return which
-
     def _restart(self, which: npt.NDArray[np.bool_]) -> None:
         for b in np.flatnonzero(which).tolist():
             self.batch.draw(b, self._generators[b])
@@ -259,15 +235,8 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
 
     def _terminal_infos(self, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
         """End-of-episode keys of the marked copies as arrays [N], each with its mask ``_key``."""
-        indices = np.flatnonzero(ended).tolist()
-        rows = [self.batch.terminal_info(b) for b in indices]
-        infos: dict[str, Any] = {}
-        for key, dtype in TERMINAL_KEYS.items():
-            column = np.empty(self.num_envs, object) if dtype is object else np.zeros(self.num_envs, dtype)
-            for b, row in zip(indices, rows, strict=True):
-                column[b] = row[key]
-            infos[key], infos["_" + key] = column, ended
-        return infos
+        rows = [self.batch.terminal_info(b) for b in np.flatnonzero(ended).tolist()]
+        return info_columns({key: [row[key] for row in rows] for key in TERMINAL_KEYS}, TERMINAL_KEYS, ended)
 
     def _single_observation(self, b: int) -> Any:
         chosen = {key: self.batch.buffers[key][b].copy() for key in self.batch.keys}
@@ -292,14 +261,3 @@ class JobShopVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
     def __getstate__(self) -> dict[str, Any]:
         """Views are left out: a copy must look at its own buffers."""
         return {key: value for key, value in self.__dict__.items() if key != "_views"}
-
-
-def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    """The mode itself, or by value or name."""
-    if isinstance(mode, str) and mode in AutoresetMode.__members__:
-        return AutoresetMode[mode]
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        expected = ", ".join(AutoresetMode.__members__)
-        raise InputError("unknown mode", field="autoreset_mode", value=mode, expected=expected) from None

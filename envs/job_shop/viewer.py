@@ -9,7 +9,6 @@ picture is made; no global matplotlib state is touched.
 from __future__ import annotations
 
 import html
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from orl.common.atomic import atomic_path
-from orl.common.errors import InputError, MissingExtraError
+from orl.common.atomic import write_text
+from orl.common.errors import MissingExtraError
+from orl.common.figures import DPI, FIGURE_SUFFIXES, even_inches, picture_suffix, pixels, write_figure
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.schedule_graph import chosen_modes, critical_path
 
@@ -45,8 +45,7 @@ BANDS: tuple[tuple[tuple[float, float], ...], ...] = (
 )
 PLOTLY_PATTERNS = ("", "/", ".", "x", "|", "-")  # the page shows these instead of bands
 NO_RESOURCE = "no resource"
-PICTURE_SUFFIXES = (".png", ".svg", ".pdf", ".html")
-_DPI = 100
+PICTURE_SUFFIXES = (*FIGURE_SUFFIXES, ".html")
 _NAME_LENGTH = 24  # letters of a resource name that are shown
 _ROW_GAP = 0.16  # share of a row that stays empty
 
@@ -230,10 +229,10 @@ def gantt(
     uses_a_mode = (instance.use_resource < instance.n_declared_resources).sum() / len(instance.mode_duration)
     bars_a_row = uses_a_mode * instance.n_ops / len(rows)
     name_width = 0.085 * min(_NAME_LENGTH, max(len(row.name) for row in rows))
-    width = _even(float(np.clip(3.0 + 0.5 * bars_a_row, 6.4, 26.0)) + name_width)
-    height = _even(float(np.clip(1.25 + 0.42 * lanes, 2.4, 22.0)))
+    width = even_inches(float(np.clip(3.0 + 0.5 * bars_a_row, 6.4, 26.0)) + name_width)
+    height = even_inches(float(np.clip(1.25 + 0.42 * lanes, 2.4, 22.0)))
     left, right, top, bottom = name_width + 0.35, 0.35, 0.5, 0.5
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
     axes = figure.add_axes(box)
@@ -266,14 +265,7 @@ def gantt(
 
 def gantt_rgb(instance: ShopInstance, schedule: Schedule, **options: Any) -> npt.NDArray[np.uint8]:
     """The chart of :func:`gantt` (same options) as uint8[H, W, 3]; H and W are even, fixed by the instance."""
-    canvas = gantt(instance, schedule, **options).canvas
-    canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3].copy()  # type: ignore[attr-defined]
-
-
-def _even(inches: float) -> float:
-    """The length rounded to an even number of pixels, as video encoders want."""
-    return 2 * round(inches * _DPI / 2) / _DPI
+    return pixels(gantt(instance, schedule, **options))
 
 
 def _add(axes: Axes, kind: str, gid: str, *data: Any, **style: Any) -> None:
@@ -514,18 +506,7 @@ def save_picture(instance: ShopInstance, solution: Schedule, path: str | Path) -
         MissingExtraError: html without plotly (extra ``report``).
         OSError: the file cannot be written; nothing half-written is left.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
-        expected = "a name that ends in " + ", ".join(PICTURE_SUFFIXES)
-        raise InputError("unknown picture format", source=str(path), field="suffix", value=suffix, expected=expected)
-    if suffix == ".html":
-        content = gantt_html(instance, solution).encode()
+    if picture_suffix(path, PICTURE_SUFFIXES) == ".html":
+        write_text(path, gantt_html(instance, solution))
     else:
-        buffer = io.BytesIO()
-        dates: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        figure = gantt(instance, solution)
-        figure.savefig(buffer, format=suffix[1:], dpi=1.5 * _DPI, metadata=dates.get(suffix))
-        content = buffer.getvalue()
-    with atomic_path(path) as part:
-        part.write_bytes(content)
+        write_figure(gantt(instance, solution), path)

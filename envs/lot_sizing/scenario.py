@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.utils.seeding import np_random
 
 from orl.common import counter_noise
+from orl.common.errors import InputError
 from orl.common.problem import Check
 from orl.envs.lot_sizing.instance import Floats, Incompatible, Init, Integers, LotSizingInstance, LotSizingPlan
 from orl.envs.lot_sizing.transition import decide, realise
@@ -59,6 +60,18 @@ def draw_scenario(instance: LotSizingInstance, seed: int, init: Init = "random")
         initial_setup=setup,
         demand_path=demand_path(instance, key),
     )
+
+
+def require_demand_path(instance: LotSizingInstance) -> Integers:
+    """The demand path int64[T, I] of a scenario. Raises InputError for an instance whose demand is random."""
+    if instance.demand_path is None:
+        raise InputError(
+            "the demand is random",
+            source=instance.name,
+            field="demand_path",
+            expected="a scenario: instance.scenario(seed), by name NAME/scenario-SEED",
+        )
+    return instance.demand_path
 
 
 def replay(

@@ -14,6 +14,14 @@ from gymnasium.vector.utils import batch_space
 from orl.common.errors import InputError
 from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
+from orl.common.vector_episodes import (
+    autoreset_mode_of,
+    copies_to_reset,
+    info_columns,
+    refuse_finished,
+    require_sizes,
+    seeded,
+)
 from orl.envs.lot_sizing.batch import (
     TERMINAL_KEYS,
     LotSizingBatch,
@@ -88,14 +96,11 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
             illegal=illegal,
             infos=infos,
         )
-        if num_envs < 1:
-            raise InputError("no copies", field="num_envs", value=num_envs, expected=">= 1")
-        if max_episode_steps is not None and (type(max_episode_steps) is not int or max_episode_steps < 1):
-            raise InputError("bad limit", field="max_episode_steps", value=max_episode_steps, expected="an int >= 1")
+        require_sizes(num_envs, max_episode_steps)
         require_render_mode(render_mode)
         self.num_envs = num_envs
         self.batch = LotSizingBatch(num_envs, instance, settings)
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.autoreset_mode = autoreset_mode_of(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.max_episode_steps = max_episode_steps
         self.copy = copy
@@ -124,21 +129,8 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Start episodes in all copies, or in those marked by ``options["reset_mask"]``; seeds apply to the marked."""
-        which = self._reset_mask(options)
-        if seed is None:
-            seeds: Sequence[int | None] = [None] * self.num_envs
-        elif isinstance(seed, (int, np.integer)):
-            seeds = [int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = seed
-        if len(seeds) != self.num_envs:
-            raise InputError("wrong number of seeds", field="seed", value=len(seeds), expected=str(self.num_envs))
-        if not self._generators:
-            self._generators = [gymnasium.utils.seeding.np_random()[0] for _ in range(self.num_envs)]
-        for b in np.flatnonzero(which).tolist():
-            single = seeds[b]
-            if single is not None:
-                self._generators[b] = gymnasium.utils.seeding.np_random(single)[0]
+        which = copies_to_reset(options, self.num_envs, started=bool(self._generators))
+        self._generators = seeded(self._generators, seed, which)
         self._restart(which, options)
         self._watch.reset()
         return self._observation(), {}
@@ -224,8 +216,7 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
         self.batch.set_state(i, state)
         self._over[i] = self.batch.over[i]
         self._any_over = bool(self._over.any())
-        if not self._generators:
-            self._generators = [gymnasium.utils.seeding.np_random()[0] for _ in range(self.num_envs)]
+        self._generators = seeded(self._generators, None, self.batch.everyone)
         return self._single_observation(i)
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
@@ -238,18 +229,6 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
         return tuple(rgb(self.batch.instance(b), self.batch.plan(b)) for b in range(self.num_envs))
 
     # ---- episodes ------------------------------------------------------------------------------------------------
-    def _reset_mask(self, options: dict[str, Any] | None) -> npt.NDArray[np.bool_]:
-        if options is None or "reset_mask" not in options:
-            return self.batch.everyone
-        which = options["reset_mask"]
-        if not isinstance(which, np.ndarray) or which.dtype != np.bool_ or which.shape != (self.num_envs,):
-            raise InputError("bad reset mask", field="reset_mask", value=which, expected=f"bool[{self.num_envs}]")
-        if not which.any():
-            raise InputError("empty reset mask", field="reset_mask", value=which, expected="at least one True")
-        if not self._generators and not which.all():
-            raise gymnasium.error.ResetNeeded("the first reset() must reset every copy")
-        return which
-
     def _restart(self, which: npt.NDArray[np.bool_], options: dict[str, Any] | None = None) -> None:
         self.batch.reset(which, self._generators, options)
         self._over[which] = False
@@ -258,10 +237,7 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
     def _restart_finished(self) -> npt.NDArray[np.bool_]:
         """Restart finished copies as NEXT_STEP says; returns the copies that take part in the step."""
         if self.autoreset_mode != AutoresetMode.NEXT_STEP:
-            raise gymnasium.error.ResetNeeded(
-                f"copies {np.flatnonzero(self._over).tolist()} are finished: call "
-                "reset(options={'reset_mask': finished}) first"
-            )
+            refuse_finished(self._over)
         restarted = self._over.copy()
         active = ~restarted
         self.batch.refuse_illegal(self.batch.actions, active)
@@ -287,14 +263,7 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
 
     def _terminal_infos(self, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
         """End-of-episode keys of the marked copies as arrays [N], each with its mask ``_key``."""
-        indices = np.flatnonzero(ended)
-        infos: dict[str, Any] = {}
-        for key, values in self.batch.terminal_columns(indices.tolist()).items():
-            dtype = TERMINAL_KEYS[key]
-            column = np.empty(self.num_envs, object) if dtype is object else np.zeros(self.num_envs, dtype)
-            column[indices] = values
-            infos[key], infos["_" + key] = column, ended
-        return infos
+        return info_columns(self.batch.terminal_columns(np.flatnonzero(ended).tolist()), TERMINAL_KEYS, ended)
 
     def _report(self, infos: dict[str, Any], columns: dict[str, Any], present: npt.NDArray[np.bool_]) -> None:
         for key, column in columns.items():
@@ -311,14 +280,3 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
         rows, setup = rows.view(), setup.view()
         rows.flags.writeable = setup.flags.writeable = False
         return self.batch.shaped(rows, setup)
-
-
-def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    """The mode itself, or by value or name."""
-    if isinstance(mode, str) and mode in AutoresetMode.__members__:
-        return AutoresetMode[mode]
-    try:
-        return AutoresetMode(mode)
-    except ValueError:
-        expected = ", ".join(AutoresetMode.__members__)
-        raise InputError("unknown mode", field="autoreset_mode", value=mode, expected=expected) from None

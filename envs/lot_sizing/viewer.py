@@ -8,7 +8,6 @@ state of it is touched.
 
 from __future__ import annotations
 
-import io
 import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from orl.common.atomic import atomic_path
 from orl.common.errors import InputError
+from orl.common.figures import DPI, even_inches, picture_suffix, pixels, write_figure
 from orl.envs.lot_sizing.instance import Floats, Integers, LotSizingInstance, LotSizingPlan
 from orl.envs.lot_sizing.transition import decide, realise
 
@@ -29,9 +28,7 @@ if TYPE_CHECKING:
 
 # Paul Tol's "light" scheme, its grey a little darker; later items take the same hues darker, then lighter.
 COLOURS = ("#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#44BB99", "#BBCC33", "#99DDFF", "#AAAA00", "#C4C4C4")
-PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 _LOST, _OWED, _CAP = "#CC3311", "#888888", "#555555"
-_DPI = 100
 _BELOW = 0.4  # depth of the part of a strip that shows losses, in strip heights
 
 
@@ -58,12 +55,12 @@ def picture(instance: LotSizingInstance, plan: LotSizingPlan) -> Figure:
 
     course = _course(instance, plan)
     n_items, n_machines, horizon = instance.n_items, instance.n_machines, instance.horizon
-    width = _even(float(np.clip(2.6 + 0.11 * horizon, 7.6, 24.0)))
+    width = even_inches(float(np.clip(2.6 + 0.11 * horizon, 7.6, 24.0)))
     strip = float(np.clip(7.0 / n_items, 0.34, 0.8)) if n_items <= 60 else 20.0 / n_items
     row = 0.3 if n_machines <= 40 else 12.0 / n_machines
     top, gap, bottom, left, right = 0.46, 0.3, 0.86, 0.85, 0.85
-    height = _even(top + n_items * strip + gap + n_machines * row + bottom)
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    height = even_inches(top + n_items * strip + gap + n_machines * row + bottom)
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     across = (left / width, 1 - (left + right) / width)
     stock = figure.add_axes(
@@ -81,9 +78,7 @@ def picture(instance: LotSizingInstance, plan: LotSizingPlan) -> Figure:
 
 def rgb(instance: LotSizingInstance, plan_so_far: LotSizingPlan) -> npt.NDArray[np.uint8]:
     """The figure of :func:`picture` as uint8[H, W, 3]; H and W are even, fixed by the instance."""
-    canvas = picture(instance, plan_so_far).canvas
-    canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3].copy()  # type: ignore[attr-defined]
+    return pixels(picture(instance, plan_so_far))
 
 
 def save_picture(instance: LotSizingInstance, solution: LotSizingPlan, path: str | Path) -> None:
@@ -93,16 +88,8 @@ def save_picture(instance: LotSizingInstance, solution: LotSizingPlan, path: str
         InputError: another suffix.
         OSError: the file cannot be written; nothing half-written is left.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
-        expected = "a name that ends in " + ", ".join(PICTURE_SUFFIXES)
-        raise InputError("unknown picture format", source=str(path), field="suffix", value=suffix, expected=expected)
-    buffer = io.BytesIO()
-    dates: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    picture(instance, solution).savefig(buffer, format=suffix[1:], dpi=1.5 * _DPI, metadata=dates.get(suffix))
-    with atomic_path(path) as part:
-        part.write_bytes(buffer.getvalue())
+    picture_suffix(path)  # before anything is drawn
+    write_figure(picture(instance, solution), path)
 
 
 # ---- what is drawn -------------------------------------------------------------------------------------------------
@@ -282,8 +269,3 @@ def _draw_key(
     letters = int(72 * width * (1 - left) / 4.3)
     lines = textwrap.wrap("  ·  ".join(word.replace(" ", "\u00a0") for word in words), letters)
     figure.text(left, 0.08 / height, "\n".join(lines), fontsize=8, color="#444444", linespacing=1.3)
-
-
-def _even(inches: float) -> float:
-    """The length rounded to an even number of pixels, as video encoders want."""
-    return 2 * round(inches * _DPI / 2) / _DPI

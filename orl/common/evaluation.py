@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -44,7 +44,9 @@ class Row:
         seed: Seed of the episode or solve.
         return_: Undiscounted return (column ``return``); None for solvers.
         objective: Minimised objective of the checked solution.
-        bound: Largest valid lower bound at hand: what the subject reports and the instance's own cheap bound.
+        bound: Lower bound on the objective. Solvers: the larger of what they report and the instance's own cheap bound.
+            Policies: what the env reports of the episode (where demand is random it is about the demand that came), the
+            instance's own bound if there is none.
         gap: ``(objective - bound) / |bound|``.
         best_known: Best known objective of a public instance.
         gap_to_best_known: ``(objective - best_known) / |best_known|``.
@@ -277,7 +279,7 @@ def _require_instance(problem: Any) -> None:
 def _solve(solver: Any, instance: Any, plan: _Plan, episode: int) -> _Priced:
     started, cpu = time.perf_counter(), time.process_time()
     seed, best = plan.seed + episode, None
-    bounds: list[float] = []
+    bounds = [float(instance.lower_bound())]
     for attempt in range(plan.best_of):
         left = None if plan.time_limit is None else plan.time_limit - (time.perf_counter() - started)
         if attempt and (plan.ctrl_c.pressed or (left is not None and left <= 0)):
@@ -300,7 +302,7 @@ def _solve(solver: Any, instance: Any, plan: _Plan, episode: int) -> _Priced:
         cpu_seconds=time.process_time() - cpu,
         status=best.status,
     )
-    return _price(row, instance, best.solution, best.objective, bounds), instance, best.solution
+    return _price(row, instance, best.solution, best.objective, max(bounds)), instance, best.solution
 
 
 def _better(objective: float | None, than: float | None) -> bool:
@@ -409,8 +411,8 @@ def _play(policy: Any, env: gymnasium.Env[Any, Any], plan: _Plan, episode: int) 
     if best.instance is None:
         return row, None, None
     reported, solution = best.info.get("bound"), best.info.get("solution")
-    bounds = [] if reported is None else [float(reported)]
-    return _price(row, best.instance, solution, best.objective, bounds), best.instance, solution
+    bound = float(best.instance.lower_bound() if reported is None else reported)
+    return _price(row, best.instance, solution, best.objective, bound), best.instance, solution
 
 
 def _better_episode(a: _Episode, b: _Episode) -> bool:
@@ -486,12 +488,11 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 # ---- pricing -------------------------------------------------------------------------------------------------------
-def _price(row: Row, instance: Any, solution: Any, reported: float | None, bounds: Sequence[float]) -> Row:
+def _price(row: Row, instance: Any, solution: Any, reported: float | None, bound: float) -> Row:
     """Check the solution and fill in objective, bound, gaps, status and violations."""
     known = instance.best_known()
     values = {**vars(row), "best_known": None if known is None else float(known.upper)}
     violations: list[str] = []
-    bound = max([float(instance.lower_bound()), *bounds])
     if known is not None and bound > known.upper + _slack(known.upper):
         violations.append(f"bound {bound:g} above the best known objective {known.upper:g}")
         bound = float(instance.lower_bound())

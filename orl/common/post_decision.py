@@ -19,6 +19,7 @@ Source of the notion: W. B. Powell, *Approximate Dynamic Programming*, 2nd editi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from gymnasium import spaces
 
 from orl.common.batched_values import copy_tree
 from orl.common.errors import InputError
-from orl.common.post_decision_checker import PostDecisionError, check_post_decision_env
+from orl.common.post_decision_checker import PostDecisionError, check_post_decision_env, missing_model_methods
 from orl.common.venv_layers import WrapperStack, batch_with, copies, owner_of, refuse_transforms, unwrap
 
 __all__ = [
@@ -47,7 +48,6 @@ __all__ = [
 SPACE = "post_decision_space"
 KEYS = ("post_decision_observation", "reward_deterministic", "reward_stochastic")
 """Names of the side-channel attributes, and of the info keys."""
-_MODEL = ("current_state", "post_decision", "sample_exogenous", "observe", "observe_post_decision")
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
@@ -212,25 +212,25 @@ def _from_infos(base: Any) -> Source:
 
 
 # ---- further draws --------------------------------------------------------------------------------------------------
-class ExogenousDraws:
+class ExogenousDraws(ABC):
     """Further draws of the randomness of a batch, in the units of the top of its stack (see :func:`exogenous_sampler`).
 
     Around a step: ``before_step(actions)``, ``venv.step(actions)``, ``exogenous_samples(n)``.
     """
 
+    @abstractmethod
     def before_step(self, actions: npt.NDArray[Any]) -> None:
         """Tell the actions [N, ...] that the next ``venv.step`` is going to take."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exogenous_samples(self, n_samples: int) -> tuple[Any, Floats, Flags]:
         """See :meth:`orl.common.protocols.ExogenousSampler.exogenous_samples`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def simulate_decisions(
         self, actions: npt.NDArray[Any], n_samples: int = 0
     ) -> tuple[Any, Floats, Any, Floats, Flags]:
         """See :meth:`orl.common.protocols.ExogenousSampler.simulate_decisions`."""
-        raise NotImplementedError
 
 
 def exogenous_sampler(venv: Any, seed: int | None = 0) -> ExogenousDraws | None:
@@ -244,8 +244,8 @@ def exogenous_sampler(venv: Any, seed: int | None = 0) -> ExogenousDraws | None:
     :func:`post_decision_reader`.
 
     Raises:
-        InputError: A wrapper cannot be followed; or single envs have a model that does not say when an episode
-            terminates (a method ``is_terminal(state) -> bool``).
+        InputError: A wrapper cannot be followed; or single envs have ``sample_exogenous`` and lack other methods of
+            the model.
     """
     wrappers, base = unwrap(venv)
     stack = WrapperStack(wrappers)
@@ -256,16 +256,16 @@ def exogenous_sampler(venv: Any, seed: int | None = 0) -> ExogenousDraws | None:
     if envs is None:
         return None
     owners = [owner_of(env, "sample_exogenous") for env in envs]
-    if any(owner is None or any(not hasattr(owner, name) for name in _MODEL) for owner in owners):
+    if any(owner is None for owner in owners):
         return None
     for env, owner in zip(envs, owners, strict=True):
         refuse_transforms(env, owner)
-        if not hasattr(owner, "is_terminal"):
+        if missing := missing_model_methods(owner):
             raise InputError(
-                "the model does not say when an episode terminates",
+                "the model is not complete",
                 source=str(owner),
-                field="is_terminal",
-                expected="a method is_terminal(state) -> bool",
+                field=missing[0],
+                expected="the methods of orl.common.protocols.PostDecisionModel",
             )
     return _ModelDraws(owners, stack, seed)
 

@@ -66,7 +66,10 @@ def check_post_decision_env(env: gymnasium.Env[Any, Any], n_steps: int = 200, se
     if _layout(space) != _layout(env.observation_space):
         advice = "It may have other bounds, but needs the same keys, shapes and dtypes (VecNormalize treats both alike)"
         raise _fail(env, f"post_decision_space {space} has another layout than {env.observation_space}", advice)
-    model = owner if isinstance(owner, PostDecisionModel) else None
+    model = owner if hasattr(owner, "sample_exogenous") else None
+    if model is not None and (missing := missing_model_methods(model)):
+        advice = "A model has all methods of orl.common.protocols.PostDecisionModel"
+        raise _fail(env, f"it has sample_exogenous, but no {missing[0]}", advice)
     rng = np.random.default_rng(seed)
     meetings = _Meetings(env)
     draws = _Draws(env)
@@ -93,6 +96,11 @@ def check_post_decision_env(env: gymnasium.Env[Any, Any], n_steps: int = 200, se
         return ("spaces", "rewards")
     draws.judge()
     return ("spaces", "rewards", "decisions", *(("markov",) if meetings.count else ()), "draws")
+
+
+def missing_model_methods(owner: Any) -> list[str]:
+    """The methods of :class:`orl.common.protocols.PostDecisionModel` that ``owner`` lacks."""
+    return [name for name in vars(PostDecisionModel) if not name.startswith("_") and not hasattr(owner, name)]
 
 
 def _fail(env: Any, problem: str, advice: str) -> PostDecisionError:
@@ -259,12 +267,10 @@ class _Draws:
         self, model: Any, post_state: Any, outcome: Any, reward_stochastic: float, rng: np.random.Generator
     ) -> None:
         observation, _, terminated, _, _ = outcome
-        ends = hasattr(model, "is_terminal")
-        pool = [self._features(observation, reward_stochastic, bool(terminated) if ends else False)]
+        pool = [self._features(observation, reward_stochastic, bool(terminated))]
         for _ in range(DRAWS):
             state, reward = model.sample_exogenous(post_state, np.random.default_rng(int(rng.integers(2**31))))
-            over = bool(model.is_terminal(state)) if ends else False
-            pool.append(self._features(model.observe(state), float(reward), over))
+            pool.append(self._features(model.observe(state), float(reward), bool(model.is_terminal(state))))
         values = np.array(pool)
         self._distance = self._distance + values[0] - values.mean(0)
         self._variance = self._variance + values.var(0)

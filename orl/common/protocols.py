@@ -81,6 +81,10 @@ class PostDecisionModel(Protocol):
         """Post-decision observation of a post-decision state."""
         ...
 
+    def is_terminal(self, state: Any) -> bool:
+        """Whether the problem ends in a state, so that nothing follows it; a cut horizon is no end."""
+        ...
+
 
 @runtime_checkable
 class ExogenousSampler(Protocol):

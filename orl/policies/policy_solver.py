@@ -63,7 +63,7 @@ class PolicySolver:
         seconds = time.perf_counter() - started
         if best is None:
             return SolveResult("unknown", bound=float(instance.lower_bound()), seconds=seconds)
-        objective, bound = float(best["objective"]), max(float(best["bound"]), float(instance.lower_bound()))
+        objective, bound = float(best["objective"]), float(best["bound"])
         status = "optimal" if objective <= bound else "feasible"
         return SolveResult(status, best["solution"], objective, bound, seconds=seconds, log=tuple(log))  # type: ignore[arg-type]
 

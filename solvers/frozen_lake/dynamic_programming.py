@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orl.common.errors import InputError
+from orl.common.kernel_batches import kernel_batches
 from orl.common.problem import Progress, SolveResult
 from orl.envs.frozen_lake.instance import LakeInstance, LakePolicy
 from orl.envs.frozen_lake.transition import expected_reward, expected_value
@@ -145,7 +146,7 @@ class RulePolicy:
 
     def __init__(self, env: Any, maximise: Goal = "return") -> None:
         self.env, self.maximise = env, maximise
-        self._batches, self._single = _batches(env)
+        self._batches, self._single = kernel_batches(env, expected="orl/PostDecisionFrozenLake-v0, alone or as a batch")
         self._plans: dict[int, tuple[LakeInstance, LakePlan]] = {}
 
     def predict(
@@ -168,18 +169,3 @@ class RulePolicy:
         if id(lake) not in self._plans:
             self._plans[id(lake)] = lake, plan_lake(lake, self.maximise)
         return self._plans[id(lake)][1]
-
-
-def _batches(env: Any) -> tuple[list[Any], bool]:
-    """The kernel batches behind an env: one for a native env, one a copy for DummyVecEnv; and whether it is single."""
-    layer = env
-    while True:
-        if hasattr(layer, "batch"):
-            return [layer.batch], not hasattr(layer, "num_envs")
-        if hasattr(layer, "envs"):
-            return [single.unwrapped.batch for single in layer.envs], False
-        inner = getattr(layer, "venv", None) or getattr(layer, "env", None)
-        if inner is None:
-            expected = "orl/PostDecisionFrozenLake-v0, alone or as a batch"
-            raise InputError("not an environment of this domain", field="env", value=env, expected=expected)
-        layer = inner

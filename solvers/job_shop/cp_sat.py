@@ -9,12 +9,11 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from ortools.sat.python import cp_model
 
 from orl.common.errors import InputError
+from orl.common.interruption import minding_ctrl_c
 from orl.common.problem import Progress, SolveResult, Status
 from orl.envs.job_shop.instance import NO_DEADLINE, IntArray, Schedule, ShopInstance
 from orl.envs.job_shop.schedule_graph import left_shift
@@ -507,26 +507,14 @@ def _solve_minding_ctrl_c(
 
     CP-SAT's own answer to Ctrl-C replaces the handler of the process in C, so that a caller never hears of it, and
     leaves the system's default behind. It stays off: the search runs in a thread, while this one waits and hears the
-    signal. KeyboardInterrupt goes no further than this function, as a Solver promises. Outside the main thread Python
-    runs no handlers, and nothing is done.
+    signal (:func:`orl.common.interruption.minding_ctrl_c`).
     """
     solver.parameters.catch_sigint_signal = False
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        return solver.solve(model, curve)
-    pressed: list[Any] = []
-    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(frame))
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            search = pool.submit(solver.solve, model, curve)
-            while not wait([search], timeout=0.05).done:
-                if pressed:
-                    solver.stop_search()
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if pressed:
-        with suppress(KeyboardInterrupt):
-            handler(signal.SIGINT, pressed[0])
+    with minding_ctrl_c() as pressed, ThreadPoolExecutor(1) as pool:
+        search = pool.submit(solver.solve, model, curve)
+        while not wait([search], timeout=0.05).done:
+            if pressed():
+                solver.stop_search()
     return search.result()
 
 

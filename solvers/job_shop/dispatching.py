@@ -39,6 +39,7 @@ from numba import njit
 
 from orl.common.counter_noise_numba import uniform
 from orl.common.errors import InputError, UnknownNameError
+from orl.common.kernel_batches import kernel_batches
 from orl.common.problem import Progress, SolveResult, Status
 from orl.envs.job_shop import kernel
 from orl.envs.job_shop.arena import (
@@ -345,7 +346,7 @@ class RulePolicy:
             raise UnknownNameError("rule", rule, RULES)
         self.rule, self.env = rule, env
         self._index = RULES.index(rule)
-        self._batches, self._single = _batches(env)
+        self._batches, self._single = kernel_batches(env, expected="JobShopEnv or JobShopVectorEnv")
 
     def predict(
         self,
@@ -402,20 +403,3 @@ def _require_machines(instance: ShopInstance) -> None:
             value="active",
             expected="non-delay",
         )
-
-
-def _batches(env: Any) -> tuple[list[Any], bool]:
-    """The kernel batches behind an env: one for a native env, one a copy for SB3's DummyVecEnv; and whether single."""
-    if hasattr(env, "envs"):
-        return [single.unwrapped.batch for single in env.envs], False
-    native = env
-    while not hasattr(native, "batch"):
-        inner = getattr(native, "venv", None) or getattr(native, "env", None)
-        if inner is None:
-            raise InputError(
-                "not an environment of this domain", field="env", value=env, expected="JobShopEnv or JobShopVectorEnv"
-            )
-        native = inner
-        if hasattr(native, "envs"):
-            return [single.unwrapped.batch for single in native.envs], False
-    return [native.batch], not hasattr(native, "num_envs")

@@ -252,9 +252,19 @@ def expected_cost(instance: LotSizingInstance, init: Init = "random", **options:
     return optimal_values(instance, keep="start", **options).expected_cost(init)
 
 
-def dynamic_programming(instance: LotSizingInstance, **options: Any) -> Decide:
-    """The optimal policy as a rule; options are those of :func:`optimal_values`."""
-    return optimal_values(instance, **{"keep": "policy", **options}).decide
+def dynamic_programming(
+    instance: LotSizingInstance,
+    *,
+    discount: float = 1.0,
+    infinite: bool = False,
+    incompatible: Incompatible = "mask",
+    memory_limit: int = 2**31,
+) -> Decide:
+    """The optimal policy as a rule; arguments as in :func:`optimal_values`."""
+    exact = optimal_values(
+        instance, discount=discount, infinite=infinite, incompatible=incompatible, memory_limit=memory_limit
+    )
+    return exact.decide
 
 
 # ---- the recursion -------------------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from orl.common.errors import InputError
+from orl.common.interruption import minding_ctrl_c
 from orl.envs.lot_sizing.instance import Floats, Init, LotSizingInstance
-from orl.solvers.lot_sizing.interruption import minding_ctrl_c
 from orl.solvers.lot_sizing.item_programmes import item_programmes
 
 CONSTANT_SHARE = 0.2  # share of the iterations that looks for constant prices before they vary by period

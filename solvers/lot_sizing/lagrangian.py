@@ -31,6 +31,7 @@ import numpy.typing as npt
 from orl.common.errors import InputError
 from orl.common.kernel_cache import drop_stale_kernels
 from orl.envs.lot_sizing.instance import Floats, Integers, LotSizingInstance
+from orl.envs.lot_sizing.scenario import require_demand_path
 from orl.solvers.lot_sizing.milp import changes_alike
 
 drop_stale_kernels()
@@ -165,9 +166,7 @@ def fits(instance: LotSizingInstance) -> bool:
 
 def item_programmes(scenario: LotSizingInstance) -> list[ItemProgramme]:
     """The dynamic programmes of all items; InputError as :func:`relax_machines`."""
-    if scenario.demand_path is None:
-        expected = "a scenario: instance.scenario(seed)"
-        raise InputError("no demand path", source=scenario.name, field="demand_path", value=None, expected=expected)
+    require_demand_path(scenario)
     if not fits(scenario):
         raise InputError(
             "no relaxation of the machines: changes depend on the item before, or the tables are too large",
@@ -221,13 +220,12 @@ class ItemProgramme:
     """One item's dynamic programme, ready for any prices."""
 
     def __init__(self, scenario: LotSizingInstance, i: int) -> None:
-        assert scenario.demand_path is not None
         self.index = i
         self.machines = np.flatnonzero(scenario.production[:, i] > 0)
         self.units = scenario.production[self.machines, i]
         self.cost = scenario.setup_costs[self.machines, 0, i]
         self.loss = np.minimum(scenario.setup_loss[self.machines, 0, i], self.units)
-        self.demand = np.ascontiguousarray(scenario.demand_path[:, i])
+        self.demand = np.ascontiguousarray(require_demand_path(scenario)[:, i])
         self.low, self.high = -int(scenario.max_backlog[i]), int(scenario.max_inventory[i])
         self.top = int(_top(scenario)[i])
         levels = np.arange(self.low, self.top + 1)

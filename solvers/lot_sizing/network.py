@@ -20,6 +20,7 @@ import numpy.typing as npt
 import scipy.sparse as sparse
 
 from orl.envs.lot_sizing.instance import Floats, Integers, LotSizingInstance
+from orl.envs.lot_sizing.scenario import require_demand_path
 from orl.solvers.lot_sizing.lagrangian import ItemProgramme, item_programmes
 from orl.solvers.lot_sizing.milp import DemandTree, Programme, chain, changes_alike
 
@@ -139,7 +140,7 @@ def _programme(scenario: LotSizingInstance, items: list[ItemProgramme], networks
             right.append(np.zeros(len(periods)))
             n_rows += len(periods)
     cost = np.concatenate([np.zeros(n_x), *(arcs.cost for arcs in networks)])
-    return _assemble(cost, entries, n_capacity, np.concatenate(right), x, chain(np.asarray(scenario.demand_path)))
+    return _assemble(cost, entries, n_capacity, np.concatenate(right), x, chain(require_demand_path(scenario)))
 
 
 # ---- Trees of demand -------------------------------------------------------------------------------------------------

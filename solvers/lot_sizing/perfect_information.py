@@ -21,18 +21,18 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
 from orl.common.errors import InputError
+from orl.common.interruption import minding_ctrl_c
 from orl.common.problem import Progress, SolveResult
 from orl.envs.lot_sizing.instance import Floats, Integers, LotSizingInstance, LotSizingPlan
-from orl.envs.lot_sizing.scenario import replay
+from orl.envs.lot_sizing.scenario import replay, require_demand_path
 from orl.envs.lot_sizing.transition import decide, realise
 from orl.solvers.lot_sizing import lagrangian
 from orl.solvers.lot_sizing.fix_and_relax import fix_and_relax
-from orl.solvers.lot_sizing.interruption import minding_ctrl_c
 from orl.solvers.lot_sizing.milp import Programme, build, chain, cost_unit
 from orl.solvers.lot_sizing.network import build_network
 from orl.solvers.lot_sizing.programme_search import Found, search_with_cp_sat, search_with_highs
@@ -125,11 +125,7 @@ class PerfectInformation:
         """
         if time_limit is not None and not time_limit >= 0:
             raise InputError("bad time limit", field="time_limit", value=time_limit, expected="seconds >= 0 or None")
-        if instance.demand_path is None:
-            expected = "a scenario: take instance.scenario(seed)"
-            raise InputError(
-                "perfect information needs a demand path", source=instance.name, field="demand_path", expected=expected
-            )
+        require_demand_path(instance)
         with minding_ctrl_c() as pressed:
             search = _Search(instance, self, time_limit, seed, pressed)
             search.run(hint)
@@ -229,7 +225,7 @@ class _Search:
 
     def _compact(self) -> Programme:
         scenario = self.scenario
-        path = chain(cast(Integers, scenario.demand_path))
+        path = chain(require_demand_path(scenario))
         return build(scenario, path, scenario.initial_inventory, scenario.initial_setup, exact=self.options.exact)
 
     def _programme(self, prices: Floats | None, decomposes: bool) -> Programme | None:
@@ -329,7 +325,7 @@ def play(scenario: LotSizingInstance, rule: Callable[[Integers, Integers, Intege
     """What a rule does on a scenario: int64[T, M]."""
     inventory, setup = scenario.initial_inventory[None], scenario.initial_setup[None]
     actions = []
-    for t, demand in enumerate(cast(Integers, scenario.demand_path)):
+    for t, demand in enumerate(require_demand_path(scenario)):
         action = rule(inventory, setup, np.array([t]))
         post, setup, _ = decide(scenario, inventory, setup, action)
         inventory = realise(scenario, post, demand)[0]
@@ -339,9 +335,7 @@ def play(scenario: LotSizingInstance, rule: Callable[[Integers, Integers, Intege
 
 def plan_of(scenario: LotSizingInstance, actions: Integers) -> LotSizingPlan:
     """The plan that takes these actions int64[T, M] on a scenario's path."""
-    return LotSizingPlan(
-        actions, cast(Integers, scenario.demand_path), scenario.initial_inventory, scenario.initial_setup
-    )
+    return LotSizingPlan(actions, require_demand_path(scenario), scenario.initial_inventory, scenario.initial_setup)
 
 
 def plan_cost(scenario: LotSizingInstance, actions: Integers) -> float:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orl.common.errors import InputError
+from orl.common.errors import UnknownNameError
+from orl.common.interruption import minding_ctrl_c
+from orl.common.kernel_batches import kernel_batches
 from orl.common.problem import Progress, SolveResult, Status
 from orl.envs.lot_sizing import scenario, transition
 from orl.envs.lot_sizing.instance import LotSizingInstance, LotSizingPlan
 from orl.solvers.lot_sizing.heuristics import base_stock
-from orl.solvers.lot_sizing.interruption import minding_ctrl_c
 from orl.solvers.lot_sizing.rules import Decide, make_rule, rule_factory
 
 REMEMBERED = 8
@@ -48,10 +49,9 @@ class RulePolicy:
     """
 
     def __init__(self, rule: str, env: Any, **options: Any) -> None:
-        rule_factory(rule)
         self.rule, self.env, self.options = rule, env, options
         self._rules = _RuleMemory(rule, options)
-        self._batches, self._single = _batches(env)
+        self._batches, self._single = kernel_batches(env, expected="LotSizingEnv or LotSizingVectorEnv")
         self._latest: dict[tuple[int, int], tuple[LotSizingInstance, Decide]] = {}
 
     def predict(
@@ -103,7 +103,6 @@ class RuleSolver:
     """
 
     def __init__(self, rule: str, **options: Any) -> None:
-        rule_factory(rule)
         self.rule, self.options = rule, options
         self._rules = _RuleMemory(rule, options)
 
@@ -127,13 +126,7 @@ class RuleSolver:
             InputError: The instance has no demand path.
         """
         begin = time.perf_counter()
-        if instance.demand_path is None:
-            raise InputError(
-                "the demand is random: take instance.scenario(seed)",
-                source=instance.name,
-                field="demand_path",
-                expected="a scenario",
-            )
+        path = scenario.require_demand_path(instance)
         extra: dict[str, Any] = {"seed": seed}
         if time_limit is not None:
             extra["time_limit_per_decision"] = time_limit / instance.horizon
@@ -150,9 +143,9 @@ class RuleSolver:
                     decide = quick
                 chosen = decide(inventory, setup, np.array([t]))
                 post, setup, _ = transition.decide(instance, inventory, setup, chosen)
-                inventory = transition.realise(instance, post, instance.demand_path[t])[0]
+                inventory = transition.realise(instance, post, path[t])[0]
                 actions[t] = setup[0]
-        plan = LotSizingPlan(actions, instance.demand_path, instance.initial_inventory, instance.initial_setup)
+        plan = LotSizingPlan(actions, path, instance.initial_inventory, instance.initial_setup)
         objective = float(scenario.replay(instance, plan)[1].sum())
         bound = float(instance.lower_bound())
         status: Status = "optimal" if objective <= bound else "feasible"
@@ -165,7 +158,10 @@ class _RuleMemory:
 
     def __init__(self, rule: str, options: dict[str, Any]) -> None:
         self._rule, self._options = rule, options
-        self._accepted = inspect.signature(rule_factory(rule)).parameters
+        self._accepted = [name for name in inspect.signature(rule_factory(rule)).parameters if name != "instance"]
+        for name in options:
+            if name not in self._accepted:
+                raise UnknownNameError(f"option of {rule}", name, self._accepted)
         self._made: dict[tuple[Any, ...], Decide] = {}
 
     def get(self, instance: LotSizingInstance, **extra: Any) -> Decide:
@@ -201,22 +197,3 @@ def _fingerprint(instance: LotSizingInstance) -> bytes:
                 array = np.asarray(0 if value is None else value)
                 digest.update(f"{f.name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.digest()
-
-
-def _batches(env: Any) -> tuple[list[Any], bool]:
-    """The kernel batches behind an env: one for a native env, one a copy for SB3's DummyVecEnv; and whether single."""
-    native = env
-    while True:
-        if hasattr(native, "envs"):
-            return [single.unwrapped.batch for single in native.envs], False
-        if hasattr(native, "batch"):
-            return [native.batch], not hasattr(native, "num_envs")
-        inner = getattr(native, "venv", None) or getattr(native, "env", None)
-        if inner is None:
-            raise InputError(
-                "not an environment of this domain",
-                field="env",
-                value=env,
-                expected="LotSizingEnv or LotSizingVectorEnv",
-            )
-        native = inner

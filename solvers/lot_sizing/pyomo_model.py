@@ -17,8 +17,8 @@ import numpy as np
 import pyomo.environ as pyo
 from pyomo.contrib import appsi
 
-from orl.common.errors import InputError
 from orl.envs.lot_sizing.instance import Integers, LotSizingInstance
+from orl.envs.lot_sizing.scenario import require_demand_path
 
 
 def build_model(scenario: LotSizingInstance, *, exact: bool = True) -> pyo.ConcreteModel:
@@ -31,10 +31,7 @@ def build_model(scenario: LotSizingInstance, *, exact: bool = True) -> pyo.Concr
         scenario: An instance with a demand path.
         exact: Units are discarded only when the storage is full, and lost only at the largest backlog.
     """
-    if scenario.demand_path is None:
-        expected = "a scenario: instance.scenario(seed)"
-        raise InputError("no demand path", source=scenario.name, field="demand_path", value=None, expected=expected)
-    path = scenario.demand_path
+    path = require_demand_path(scenario)
     periods, machines = range(scenario.horizon), range(scenario.n_machines)
     items = range(1, scenario.n_items + 1)
     able = [(m, i) for m in machines for i in items if scenario.production[m, i - 1] > 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,9 @@ def rolling_horizon(
     demand: Literal["mean", "quantile"] = "mean",
     quantile: float | None = None,
     time_limit_per_decision: float | None = 2.0,
-    **options: Any,
+    gap: float = 0.0,
+    exact: bool = True,
+    seed: int = 0,
 ) -> Decide:
     """The rule.
 
@@ -35,8 +37,7 @@ def rolling_horizon(
         window: Periods planned, fewer at the end of the horizon.
         demand: ``mean``: expected demand; ``quantile``: increments of quantiles of accumulated demand.
         quantile: Which, between 0 and 1; None: the critical ratio of every item, rho / (rho + window h).
-        time_limit_per_decision: Wall seconds of HiGHS, None: none.
-        options: As for :func:`orl.solvers.lot_sizing.tree_rule.tree_rule`.
+        time_limit_per_decision, gap, exact, seed: As for :func:`orl.solvers.lot_sizing.tree_rule.tree_rule`.
 
     >>> from orl.envs.lot_sizing.library import load
     >>> rule = rolling_horizon(load("ls-2x1"), window=3)
@@ -60,7 +61,9 @@ def rolling_horizon(
             return chain(mean[periods].round(9))  # whole means are whole: such windows are solved faster
         return chain(np.diff(accumulated_quantiles(instance, periods, level), axis=0, prepend=0))
 
-    return tree_rule(instance, tree_at, time_limit_per_decision=time_limit_per_decision, **options)
+    return tree_rule(
+        instance, tree_at, time_limit_per_decision=time_limit_per_decision, gap=gap, exact=exact, seed=seed
+    )
 
 
 def accumulated_quantiles(instance: LotSizingInstance, periods: npt.ArrayLike, level: Floats) -> Integers:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from orl.common.errors import InputError
 from orl.envs.lot_sizing.instance import LotSizingInstance
 from orl.solvers.lot_sizing.milp import DemandTree
@@ -19,7 +17,8 @@ def sample_average(
     n_samples: int = 10,
     seed: int = 0,
     time_limit_per_decision: float | None = 2.0,
-    **options: Any,
+    gap: float = 0.0,
+    exact: bool = True,
 ) -> Decide:
     """The rule: one decision now for all samples; from the next period on every sample has a plan of its own.
 
@@ -30,9 +29,8 @@ def sample_average(
         instance: The problem.
         window: Periods of every sample, fewer at the end of the horizon.
         n_samples: Demand paths drawn in every period.
-        seed: Seed of the draws (their noise keys are not those of any episode).
-        time_limit_per_decision: Wall seconds of HiGHS, None: none.
-        options: As for :func:`orl.solvers.lot_sizing.tree_rule.tree_rule`.
+        seed: Seed of the draws (their noise keys are not those of any episode) and of HiGHS.
+        time_limit_per_decision, gap, exact: As for :func:`orl.solvers.lot_sizing.tree_rule.tree_rule`.
 
     >>> from orl.envs.lot_sizing.library import load
     >>> import numpy as np
@@ -48,4 +46,6 @@ def sample_average(
         stages = [n_samples] + [1] * (min(window, instance.horizon - period) - 1)
         return sampled_tree(instance, period, stages, sampling_key(seed, period))
 
-    return tree_rule(instance, tree_at, seed=seed, time_limit_per_decision=time_limit_per_decision, **options)
+    return tree_rule(
+        instance, tree_at, time_limit_per_decision=time_limit_per_decision, gap=gap, exact=exact, seed=seed
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,8 @@ def scenario_tree(
     candidates: int | None = None,
     seed: int = 0,
     time_limit_per_decision: float | None = 2.0,
-    **options: Any,
+    gap: float = 0.0,
+    exact: bool = True,
 ) -> Decide:
     """The rule: every node of the tree has its own decision, taken before the demand of its children is known.
 
@@ -31,9 +31,8 @@ def scenario_tree(
         branching: Children of every node, stage by stage; the window has as many periods.
         candidates: Draw so many demands at every node and keep the ``branching`` that represent them best
             (:func:`fast_forward`); None: draw just the children.
-        seed: Seed of the draws (their noise keys are not those of any episode).
-        time_limit_per_decision: Wall seconds of HiGHS, None: none.
-        options: As for :func:`orl.solvers.lot_sizing.tree_rule.tree_rule`.
+        seed: Seed of the draws (their noise keys are not those of any episode) and of HiGHS.
+        time_limit_per_decision, gap, exact: As for :func:`orl.solvers.lot_sizing.tree_rule.tree_rule`.
 
     >>> from orl.envs.lot_sizing.library import load
     >>> rule = scenario_tree(load("ls-2x1"), branching=(3, 2))
@@ -52,7 +51,9 @@ def scenario_tree(
         stages = list(branching)[: instance.horizon - period]
         return sampled_tree(instance, period, stages, sampling_key(seed, period), candidates)
 
-    return tree_rule(instance, tree_at, seed=seed, time_limit_per_decision=time_limit_per_decision, **options)
+    return tree_rule(
+        instance, tree_at, time_limit_per_decision=time_limit_per_decision, gap=gap, exact=exact, seed=seed
+    )
 
 
 def sampled_tree(

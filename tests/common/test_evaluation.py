@@ -69,8 +69,8 @@ class DigitsEnv(gymnasium.Env):
     action_space = gymnasium.spaces.Discrete(4)
     observation_space = gymnasium.spaces.Box(0, 100, (1,), np.float32)
 
-    def __init__(self, instance=None, illegal="raise"):
-        self.instance, self.illegal = instance or Digits(5, 5.0), illegal
+    def __init__(self, instance=None, illegal="raise", luck=0.0):
+        self.instance, self.illegal, self.luck = instance or Digits(5, 5.0), illegal, luck
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -86,7 +86,10 @@ class DigitsEnv(gymnasium.Env):
             action = 1
         self.said.append(int(action))
         over = sum(self.said) >= self.instance.target
-        info = {"objective": float(sum(self.said)), "bound": 1.0, "solution": list(self.said)} if over else {}
+        info = {}
+        if over:
+            info = {"objective": float(sum(self.said)), "solution": list(self.said)}
+            info["bound"] = self.instance.lower_bound() - self.luck
         return self._obs(), -float(action), over, len(self.said) > 50, info
 
     def _obs(self):
@@ -237,6 +240,15 @@ def test_meeting_the_bound_is_optimal(digits_id) -> None:
             return float(self.target)
 
     assert evaluate(Lazy(0), Sharp(4), env_id=digits_id).iloc[0]["status"] == "optimal"
+
+
+def test_an_episodes_own_bound_counts_where_a_lucky_one_may_beat_that_of_the_instance(digits_id) -> None:
+    class Expected(Digits):
+        def lower_bound(self):
+            return self.target + 2.0
+
+    row = evaluate(Lazy(0), Expected(4), env_id=digits_id, env_kwargs={"luck": 3.0}).iloc[0]
+    assert (row["objective"], row["bound"], row["status"], row["violations"]) == (4, 3, "feasible", "")
 
 
 def test_any_gymnasium_env_has_returns_and_no_objective() -> None:

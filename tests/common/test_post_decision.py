@@ -270,11 +270,8 @@ def test_drawing_needs_the_decision_and_an_answer_to_what_ends_an_episode() -> N
     with pytest.raises(InputError, match="before_step"):
         sampler.exogenous_samples(1)
 
-    class Endless(Shelf):
-        is_terminal = property()
-
     with pytest.raises(InputError, match="is_terminal"):
-        exogenous_sampler(DummyVecEnv([Endless]))
+        exogenous_sampler(DummyVecEnv([post_decision_envs.Endless]))
     assert exogenous_sampler(DummyVecEnv([AttributesOnly])) is None
 
 
@@ -352,6 +349,7 @@ def test_the_checker_accepts_an_env_that_keeps_the_rules(seed) -> None:
         ("ForgetsTheOrder", "their futures differ"),
         ("OtherDraws", "disagree about"),
         ("MutatesTheState", "changed the state"),
+        ("Endless", "no is_terminal"),
         ("InfosOnly", "no attribute post_decision_space"),
     ],
 )

@@ -24,6 +24,7 @@ SHORT = {
     "fast-td3": {"engine": "fast"},
     "mdpo": {"n_steps": 32, "vf_batch_size": 32},
     "pdppo": {"n_steps": 32, "batch_size": 32, "n_exogenous_samples": 2},
+    "reference-pdppo": {"n_steps": 32, "n_epochs": 2},
 }
 CONTINUOUS = {"sac", "td3", "ddpg", "tqc", "cross-q", "fast-sac", "fast-td3", "off-policy-mdpo"}
 OFF_POLICY = {"dqn", "qr-dqn", *CONTINUOUS}
@@ -50,7 +51,7 @@ class MaskedCorridor(gymnasium.Env):
 
 
 def suitable_env(key: str) -> gymnasium.Env:
-    if key == "pdppo":
+    if "pdppo" in key:
         return TwoShelves()
     if "maskable" in key:
         return gymnasium.wrappers.TimeLimit(MaskedCorridor(), 20)

@@ -191,3 +191,9 @@ class MutatesTheState(Shelf):
     def post_decision(self, state: Any, action: Any) -> tuple[Any, float]:
         state[1] += 0 if int(action) == 0 else 1
         return (state[0] + int(action), state[1]), -0.5 * int(action)
+
+
+class Endless(Shelf):
+    """The model does not say when an episode terminates."""
+
+    is_terminal = property()

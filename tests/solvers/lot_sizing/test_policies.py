@@ -98,6 +98,17 @@ def test_sb3s_evaluation_takes_a_rule() -> None:
     assert -40 < mean < 0
 
 
+def test_a_lucky_episode_may_beat_the_bound_on_expected_cost_but_not_its_own() -> None:
+    instance, lucky = load("ls-4x2-t2"), 25
+    row = evaluate(
+        lambda env: RulePolicy("dynamic-programming", env), instance, env_id="orl:orl/LotSizing-v0", seed=lucky
+    ).iloc[0]
+    assert row["objective"] < instance.lower_bound()
+    assert row["bound"] == pytest.approx(instance.scenario(lucky).lower_bound())
+    assert row["bound"] <= row["objective"] + 1e-9
+    assert row["violations"] == ""
+
+
 def test_copies_with_different_instances_get_their_own_rule() -> None:
     instances = [load("ls-2x1-t6"), load("ls-2x1-t12")]
     env = LotSizingVectorEnv(num_envs=8, instance=instances, illegal="raise")
@@ -145,6 +156,9 @@ def test_other_environments_and_unknown_rules_are_refused() -> None:
         RulePolicy("gredy", LotSizingEnv(NAME))
     with pytest.raises(UnknownNameError):
         RuleSolver("gredy")
+    for make in (RuleSolver, lambda rule, **options: RulePolicy(rule, LotSizingEnv(NAME), **options)):
+        with pytest.raises(UnknownNameError, match="option of greedy.*'perids'.*periods"):
+            make("greedy", perids=3)
 
 
 # ---- solvers ---------------------------------------------------------------------------------------------------------
@@ -163,7 +177,7 @@ def test_a_plan_passes_the_check_and_respects_the_bound(rule: str, name: str) ->
 
 
 def test_random_demand_needs_a_scenario() -> None:
-    with pytest.raises(InputError, match=r"take instance.scenario\(seed\)"):
+    with pytest.raises(InputError, match=r"instance.scenario\(seed\)"):
         RuleSolver("greedy").solve(load(NAME))
 
 

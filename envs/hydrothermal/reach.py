@@ -1,0 +1,157 @@
+"""Which volumes a cascade can reach in one stage, from the top plant down.
+
+The end volume of plant i lies between its least volume and the smaller of its largest volume and the water at hand:
+start volume, inflow and what arrives from upstream, less its least outflow. What arrives depends on the volumes chosen
+upstream, so plants are treated in an order in which water only flows onward. Any fractions y in [0, 1] between the
+limits give volumes for which the stage's programme is feasible: :func:`releases` is a point of it.
+
+Of the release of plant u, plant i gets at most
+
+- all, where turbined and spilled water both go to i;
+- what the turbines take, where only turbined water goes to i;
+- all but the least outflow, where only spilled water goes to i and turbined water leaves the system;
+- what the turbines leave over, where turbined water goes to another plant: then turbining comes first, and there are
+  volumes within the limits that could be reached but are not offered. In all other cases the limits are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from orl.common.errors import InputError
+from orl.envs.hydrothermal.instance import Floats, HydrothermalInstance, Integers
+
+ALL, TURBINED, SPILLED, LEFT_OVER = range(4)
+"""What of a plant's release can reach the next one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """End volumes of a stage and the limits that they were chosen from.
+
+    Attributes:
+        lower, upper, volumes: float64[B, n], hm3.
+        release: float64[B, n], hm3: what does not stay in the reservoir.
+    """
+
+    lower: Floats
+    upper: Floats
+    volumes: Floats
+    release: Floats
+
+
+class ReachableMap:
+    """The reachable volumes of an instance's plants.
+
+    Args:
+        instance: Any instance.
+
+    Raises:
+        InputError: ``upstream_first`` is not an order in which water only flows onward.
+
+    >>> from orl.envs.hydrothermal.library import load
+    >>> reach = ReachableMap(load("tri3"))
+    >>> start, inflow = np.array([[100.0, 10.0, 40.0]]), np.array([[30.0, 10.0, 14.0]])
+    >>> reach(start, inflow, np.ones((1, 3))).volumes.round(2).tolist()
+    [[178.84, 20.0, 76.79]]
+    >>> reach(start, inflow, np.zeros((1, 3))).release.round(2).tolist()
+    [[178.84, 215.12, 76.79]]
+    """
+
+    def __init__(self, instance: HydrothermalInstance) -> None:
+        require_acyclic(instance)
+        self.instance = instance
+        self.order: tuple[int, ...] = tuple(instance.upstream_first.tolist())
+        self.links = links(instance)
+        """For each plant the plants u directly upstream, and what of u's release can reach it."""
+        self._least = instance.water_factor * instance.least_outflow
+        self._most = instance.water_factor * instance.most_outflow
+
+    def __call__(self, volumes: Floats, inflows: Floats, fractions: Floats) -> Reached:
+        """End volumes at ``fractions`` y of the way from the lower to the upper limit.
+
+        Args:
+            volumes: float64[B, n], hm3, at the start of the stage.
+            inflows: float64[B, n], m3/s.
+            fractions: float64[B, n] in [0, 1].
+        """
+        return self._downstream(volumes, inflows, lambda i, low, high: low + (high - low) * fractions[:, i])
+
+    def project(self, volumes: Floats, inflows: Floats, targets: Floats) -> Reached:
+        """The targets float64[B, n], hm3, each moved into its limits, from the top plant down."""
+        return self._downstream(volumes, inflows, lambda i, low, high: np.clip(targets[:, i], low, high))
+
+    def _downstream(self, volumes: Floats, inflows: Floats, choose: Callable[[int, Floats, Floats], Floats]) -> Reached:
+        instance, factor = self.instance, self.instance.water_factor
+        lower, upper, chosen, release = (np.empty(np.shape(volumes)) for _ in range(4))
+        for i in self.order:
+            at_hand = volumes[:, i] + factor * inflows[:, i]
+            for u, kind in self.links[i]:
+                at_hand = at_hand + self._arriving(release[:, u], u, kind)
+            upper[:, i] = np.clip(at_hand - self._least[i], 0.0, instance.max_volume[i])
+            lower[:, i] = np.minimum(instance.min_volume[i], upper[:, i])
+            chosen[:, i] = np.clip(choose(i, lower[:, i], upper[:, i]), lower[:, i], upper[:, i])
+            release[:, i] = at_hand - chosen[:, i]
+        return Reached(lower, upper, chosen, release)
+
+    def _arriving(self, release: Floats, u: int, kind: int) -> Floats:
+        """Of a release float64[B] of plant u, what can reach the next plant."""
+        if kind == ALL:
+            return release
+        if kind == TURBINED:
+            return np.minimum(release, self._most[u])
+        if kind == SPILLED:
+            return release - self._least[u]
+        return np.maximum(release - self._most[u], 0.0)
+
+    def releases(self, release: Floats) -> tuple[Floats, Floats]:
+        """Turbined float64[B, n], m3/s, and spilled float64[B, n], hm3, that :class:`Reached` counts on.
+
+        Turbining comes first, except where only spilled water goes on: there the turbines run at their least.
+        """
+        instance = self.instance
+        spill_goes_on = instance.spill_to.any(1) & ~instance.turbine_to.any(1)
+        turbined = np.where(spill_goes_on, self._least, np.clip(release, self._least, self._most))
+        return turbined / instance.water_factor, release - turbined
+
+
+def links(instance: HydrothermalInstance) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """For each plant the pairs (u, kind): plant u directly upstream and what of its release arrives."""
+    turbine, spill = instance.turbine_to, instance.spill_to
+    found: list[tuple[tuple[int, int], ...]] = []
+    for i in range(instance.n_plants):
+        pairs = []
+        for u in np.flatnonzero(turbine[:, i] | spill[:, i]).tolist():
+            if turbine[u, i] and spill[u, i]:
+                pairs.append((u, ALL))
+            elif turbine[u, i]:
+                pairs.append((u, TURBINED))
+            else:
+                pairs.append((u, LEFT_OVER if turbine[u].any() else SPILLED))
+        found.append(tuple(pairs))
+    return tuple(found)
+
+
+def require_acyclic(instance: HydrothermalInstance) -> None:
+    """Refuse an instance whose ``upstream_first`` is not an order in which water only flows onward.
+
+    Raises:
+        InputError: it is not.
+    """
+    order: Integers = instance.upstream_first
+    n = instance.n_plants
+    if sorted(order.tolist()) != list(range(n)):
+        expected = f"each of the {n} plants once"
+        raise InputError("not an order", source=instance.name, field="upstream_first", value=order, expected=expected)
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n)
+    for u, i in np.argwhere(instance.turbine_to | instance.spill_to).tolist():
+        if place[u] >= place[i]:
+            names = f"{instance.plant_names[u]} -> {instance.plant_names[i]}"
+            expected = "plants after all those whose water reaches them"
+            raise InputError(
+                "water flows back", source=instance.name, field="upstream_first", value=names, expected=expected
+            )
