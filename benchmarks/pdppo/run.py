@@ -1,8 +1,8 @@
 """PDPPO beside PPO, rules and exact optima, as sweeps. See README.md for the question.
 
-    python benchmarks/pdppo/run.py            # full run, resumable; writes results/ and the README tables
-    python benchmarks/pdppo/run.py --table    # no training: the tables of the runs that are there
-    python benchmarks/pdppo/run.py --quick    # within a minute
+python benchmarks/pdppo/run.py            # full run, resumable; writes results/ and the README tables
+python benchmarks/pdppo/run.py --table    # no training: the tables of the runs that are there
+python benchmarks/pdppo/run.py --quick    # within a minute
 """
 
 from __future__ import annotations
@@ -155,17 +155,21 @@ def figures(name: str, rows: pandas.DataFrame, known: dict[str, dict[str, Any]],
                     "environment": environment,
                     "subject": subject,
                     "runs": len(of_runs),
-                    "mean cost": mean,
-                    "±": half,
+                    "mean cost": _decimal(mean),
+                    "±": _decimal(half),
                     "gap %": None if bound is None else 100.0 * (mean - bound["value"]) / abs(bound["value"]),
                     "gap to": None if bound is None else ("optimum" if bound["exact"] else "bound"),
-                    "gain on PPO": gain[0],
-                    "± gain": gain[1],
+                    "gain on PPO": _decimal(gain[0]),
+                    "± gain": _decimal(gain[1]),
                     "steps to 5 %": None if reached is None or np.isnan(reached) else f"{reached:,.0f}",
                     "CPU-s a run": float(mine.drop_duplicates("run")["run_cpu_seconds"].median()),
                 }
             )
     return table
+
+
+def _decimal(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.1f}"
 
 
 def describe(plans: dict[str, Plan], tables: dict[str, pandas.DataFrame], known: Any, folder: Path) -> str:
@@ -186,9 +190,9 @@ def result(tables: dict[str, pandas.DataFrame], known: Any, folder: Path) -> dic
     found: dict[str, Any] = {"runs": sum(int(table["run"].nunique()) for table in tables.values())}
     for row in figures("small", tables["small"], known, folder) if "small" in tables else []:
         words = "".join(c if c.isalnum() else " " for c in str(row["subject"]).lower()).split()
-        found["_".join(words) + "_cost"] = row["mean cost"]
+        found["_".join(words) + "_cost"] = float(row["mean cost"].replace(",", ""))
         if row["gain on PPO"] is not None:
-            found["_".join(words) + "_gain_on_ppo"] = row["gain on PPO"]
+            found["_".join(words) + "_gain_on_ppo"] = float(row["gain on PPO"].replace(",", ""))
     return found
 
 
@@ -196,7 +200,8 @@ def write_results(tables: dict[str, pandas.DataFrame], text: str) -> None:
     """Write the rows of every run (means over its episodes), the machine, and the README's tables."""
     RESULTS.mkdir(exist_ok=True)
     rows = pandas.concat([table[list(ROW_COLUMNS)].assign(sweep=name) for name, table in tables.items()])
-    keys = ["sweep", "environment", "subject", "kind", "instance", "run_seed", "steps", "run_seconds", "run_cpu_seconds"]
+    labels = ["sweep", "environment", "subject", "kind", "instance", "run_seed"]
+    keys = [*labels, "steps", "run_seconds", "run_cpu_seconds"]
     means = rows.groupby(keys, sort=False, dropna=False)[["return", "objective"]].mean()
     means["episodes"] = rows.groupby(keys, sort=False, dropna=False).size()
     means.reset_index().to_csv(RESULTS / "runs.csv", index=False, float_format="%.6g")

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from orl.common.action_masks import mask_width, option_counts, split_masks
 from orl.common.errors import InputError
 from orl.common.post_decision import exogenous_sampler
+from orl.common.venv_layers import owner_of, refuse_transforms
 from orl.pdppo.rollout import values_in_chunks
 
 MASKS = "action_masks"
@@ -192,9 +193,12 @@ class _OneCopy:
 
 def _decisions(env: Any, seed: int) -> Any:
     """What says where decisions lead (``simulate_decisions``)."""
-    if isinstance(env, gymnasium.Env) and hasattr(env.unwrapped, "simulate_decisions"):
-        return env.unwrapped
-    draws = exogenous_sampler(_OneCopy(env) if isinstance(env, gymnasium.Env) else env, seed)
+    single = isinstance(env, gymnasium.Env)
+    owner = owner_of(env, "simulate_decisions") if single else None
+    if owner is not None:
+        refuse_transforms(env, owner)
+        return owner
+    draws = exogenous_sampler(_OneCopy(env) if single else env, seed)
     if draws is None:
         raise InputError(
             "it cannot say what a decision would lead to",

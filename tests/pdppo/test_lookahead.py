@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -143,5 +144,9 @@ def test_what_cannot_look_ahead_says_so() -> None:
     toy = DummyVecEnv([ToyEnv])
     with pytest.raises(InputError, match="what a decision would lead to"):
         LookaheadPolicy(PPO("MlpPolicy", toy, **SMALL), toy, n_samples=1)
+    plant = gymnasium.make("orl:orl/LotSizing-v0")
+    scaled = gymnasium.wrappers.RescaleObservation(plant, np.float32(0), np.float32(2))
+    with pytest.raises(InputError, match="RescaleObservation"):  # decisions would be seen on another scale
+        LookaheadPolicy(PPO("MlpPolicy", scaled, **SMALL), scaled, n_samples=1)
     with pytest.raises(InputError, match="n_samples"):
         LookaheadPolicy(PPO("MlpPolicy", env, **SMALL), env, n_samples=-1)
