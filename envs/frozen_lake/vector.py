@@ -141,7 +141,7 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         active = batch.everyone
         if self._over.any():
-            if self.autoreset_mode == AutoresetMode.DISABLED:
+            if self.autoreset_mode != AutoresetMode.NEXT_STEP:
                 refuse_finished(self._over)
             active = ~self._over
         batch.step(actions.astype(np.int64, copy=False), active)
@@ -179,8 +179,7 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
     def set_state(self, i: int, state: LakeState) -> Observations:
         """Restore a snapshot into copy ``i``; returns its single observation."""
         self.batch.set_state(i, state)
-        over = any(flags[i] for flags in self.batch.ended())
-        self._over[i] = over and self.autoreset_mode != AutoresetMode.SAME_STEP
+        self._over[i] = any(flags[i] for flags in self.batch.ended())
         self._generators = seeded(self._generators, None, self.batch.everyone)
         return self.batch.observation()[i]
 

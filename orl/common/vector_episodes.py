@@ -78,7 +78,7 @@ def seeded(
         InputError: Another number of seeds.
 
     >>> [generator.integers(10) for generator in seeded([], 7, np.ones(2, np.bool_))]
-    [np.int64(9), np.int64(8)]
+    [np.int64(9), np.int64(7)]
     """
     num_envs = len(which)
     if seed is None:

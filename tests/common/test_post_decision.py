@@ -265,6 +265,24 @@ def test_single_envs_draw_through_their_pure_functions(normalised) -> None:
     assert seen == {0.0, 1.0, 2.0}
 
 
+def test_single_envs_draw_anew_in_every_step_and_alike_under_one_seed() -> None:
+    def drawn(seed: int) -> list[list[float]]:
+        venv = DummyVecEnv([Shelf])
+        venv.seed(3)
+        venv.reset()
+        sampler, rewards = exogenous_sampler(venv, seed), []
+        for _ in range(4):
+            sampler.before_step(np.array([3]))  # enough to sell, so that what is sold is the demand
+            venv.step(np.array([3]))
+            rewards.append(sampler.exogenous_samples(12)[1][0].tolist())
+        return rewards
+
+    first = drawn(0)
+    assert len({tuple(row) for row in first}) == 4
+    assert drawn(0) == first
+    assert drawn(1) != first
+
+
 def test_drawing_needs_the_decision_and_an_answer_to_what_ends_an_episode() -> None:
     sampler = exogenous_sampler(DummyVecEnv([Shelf]))
     with pytest.raises(InputError, match="before_step"):

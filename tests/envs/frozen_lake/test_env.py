@@ -283,3 +283,14 @@ def test_actions_that_do_not_exist_are_refused() -> None:
     for actions in (np.array([0, 4]), np.array([0]), np.array([0.0, 1.0])):
         with pytest.raises(InputError, match="action"):
             envs.step(actions)
+
+
+def test_a_finished_snapshot_is_not_walked_on_from() -> None:
+    envs = PostDecisionFrozenLakeVectorEnv(2, "lake-4x4")
+    envs.reset(seed=0)
+    goal = int(envs.batch.lake.tables.goal)
+    envs.set_state(1, envs.get_state(1)._replace(tile=goal))
+    with pytest.raises(gymnasium.error.ResetNeeded, match=r"copies \[1\] are finished"):
+        envs.step(np.array([1, 1]))
+    envs.reset(options={"reset_mask": np.array([False, True])})
+    envs.step(np.array([1, 1]))

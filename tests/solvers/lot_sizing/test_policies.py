@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -14,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 import orl
 from orl.common.errors import InputError, UnknownNameError
 from orl.common.evaluation import evaluate
+from orl.envs.lot_sizing.distributions import binomial
 from orl.envs.lot_sizing.env import LotSizingEnv
 from orl.envs.lot_sizing.library import load
 from orl.envs.lot_sizing.vector import LotSizingVectorEnv
@@ -138,6 +140,10 @@ def test_a_rule_is_made_once_for_all_scenarios_of_a_problem(monkeypatch: pytest.
     assert len(made) == 1
     solver.solve(load("ls-2x1-t7/scenario-0"))
     assert len(made) == 2
+    scenario = load(NAME).scenario(0)
+    for k, other in enumerate(({"demand": binomial(2, 2, 0.5)}, {"holding_costs": scenario.holding_costs + 1.0})):
+        solver.solve(replace(scenario, **other))
+        assert len(made) == 3 + k
 
 
 def test_exclusive_items_are_respected() -> None:
