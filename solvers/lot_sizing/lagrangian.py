@@ -83,7 +83,7 @@ def relax_machines(
         InputError: No demand path, sequence-dependent changes, tables beyond 256 MiB (see :func:`fits`).
     """
     began = time.perf_counter()
-    items = item_programmes(scenario)
+    items = path_programmes(scenario)
     rng = np.random.default_rng(seed)
     shape = (scenario.horizon, scenario.n_machines)
     price, direction = np.zeros(shape), np.zeros(shape)
@@ -136,7 +136,7 @@ def ruin_and_recreate(
 ) -> tuple[Integers, float]:
     """A plan at least as good as ``actions`` int64[T, M], and its cost; other arguments as :func:`relax_machines`."""
     began = time.perf_counter()
-    items = item_programmes(scenario)
+    items = path_programmes(scenario)
     rng = np.random.default_rng(seed)
     runs = np.stack([actions == item.index + 1 for item in items])
     cost = plan_cost(items, runs)
@@ -164,7 +164,7 @@ def fits(instance: LotSizingInstance) -> bool:
     )
 
 
-def item_programmes(scenario: LotSizingInstance) -> list[ItemProgramme]:
+def path_programmes(scenario: LotSizingInstance) -> list[PathProgramme]:
     """The dynamic programmes of all items; InputError as :func:`relax_machines`."""
     require_demand_path(scenario)
     if not fits(scenario):
@@ -173,11 +173,11 @@ def item_programmes(scenario: LotSizingInstance) -> list[ItemProgramme]:
             source=scenario.name,
             field="setup_costs, setup_loss, production, max_inventory",
         )
-    return [ItemProgramme(scenario, i) for i in range(scenario.n_items)]
+    return [PathProgramme(scenario, i) for i in range(scenario.n_items)]
 
 
 def plan_items(
-    items: list[ItemProgramme],
+    items: list[PathProgramme],
     prices: Floats,
     order: Integers,
     shape: tuple[int, ...],
@@ -199,7 +199,7 @@ def plan_items(
     return runs
 
 
-def plan_cost(items: list[ItemProgramme], runs: Booleans) -> float:
+def plan_cost(items: list[PathProgramme], runs: Booleans) -> float:
     """Total cost of runs bool[I, T, M]."""
     return float(sum(item.cost_of(runs[item.index]) for item in items))
 
@@ -216,8 +216,8 @@ def _top(instance: LotSizingInstance) -> Integers:
     return top
 
 
-class ItemProgramme:
-    """One item's dynamic programme, ready for any prices."""
+class PathProgramme:
+    """One item's dynamic programme on a demand path, ready for any prices."""
 
     def __init__(self, scenario: LotSizingInstance, i: int) -> None:
         self.index = i

@@ -21,7 +21,7 @@ import scipy.sparse as sparse
 
 from orl.envs.lot_sizing.instance import Floats, Integers, LotSizingInstance
 from orl.envs.lot_sizing.scenario import require_demand_path
-from orl.solvers.lot_sizing.lagrangian import ItemProgramme, item_programmes
+from orl.solvers.lot_sizing.lagrangian import PathProgramme, path_programmes
 from orl.solvers.lot_sizing.milp import DemandTree, Programme, chain, changes_alike
 
 
@@ -55,7 +55,7 @@ def build_network(
         slack: Cost of the best plan known less the bound; infinite: all plans.
         largest: Give up (None) when more arcs remain.
     """
-    items = item_programmes(scenario)
+    items = path_programmes(scenario)
     table = np.zeros((scenario.horizon, scenario.n_machines)) if prices is None else np.asarray(prices, np.float64)
     networks: list[Arcs] = []
     for item in items:
@@ -67,7 +67,7 @@ def build_network(
     return _programme(scenario, items, networks)
 
 
-def item_arcs(scenario: LotSizingInstance, item: ItemProgramme, prices: Floats, slack: float) -> Arcs:
+def item_arcs(scenario: LotSizingInstance, item: PathProgramme, prices: Floats, slack: float) -> Arcs:
     """The arcs of an item on paths from its start whose cost with prices is within ``slack`` of the cheapest."""
     n_periods = len(item.demand)
     sets = np.arange(1 << len(item.machines))
@@ -102,7 +102,7 @@ def item_arcs(scenario: LotSizingInstance, item: ItemProgramme, prices: Floats, 
     return Arcs(*(np.concatenate(part) for part in zip(*found[::-1], strict=True)))
 
 
-def _programme(scenario: LotSizingInstance, items: list[ItemProgramme], networks: list[Arcs]) -> Programme:
+def _programme(scenario: LotSizingInstance, items: list[PathProgramme], networks: list[Arcs]) -> Programme:
     """Columns: ``x``, then the arcs of every item; rows: machines, sources, balances, links."""
     n_periods, n_machines, n_items = scenario.horizon, scenario.n_machines, scenario.n_items
     x = np.full((n_periods, n_machines, n_items), -1)

@@ -9,7 +9,7 @@ from lot_sizing_paths import small_scenario
 
 from orl.common.errors import InputError
 from orl.envs.lot_sizing.library import load
-from orl.solvers.lot_sizing.lagrangian import item_programmes, relax_machines, ruin_and_recreate
+from orl.solvers.lot_sizing.lagrangian import path_programmes, relax_machines, ruin_and_recreate
 from orl.solvers.lot_sizing.network import build_network
 from orl.solvers.lot_sizing.perfect_information import plan_cost
 from orl.solvers.lot_sizing.programme_search import search_with_highs
@@ -39,14 +39,14 @@ def test_any_prices_prove_a_bound(kind):
         best = cheapest_plan(scenario)[1]
         for _ in range(10):
             prices = rng.exponential(1.0, (scenario.horizon, scenario.n_machines))
-            value = sum(item.solve(prices)[0] for item in item_programmes(scenario)) - prices.sum()
+            value = sum(item.solve(prices)[0] for item in path_programmes(scenario)) - prices.sum()
             assert value <= best + 1e-9
 
 
 def test_one_item_alone_is_solved_exactly():
     for seed in range(10):
         scenario = small_scenario("plain", seed, items=1, machines=2, horizon=3)
-        assert item_programmes(scenario)[0].solve(np.zeros((3, 2)))[0] == pytest.approx(cheapest_plan(scenario)[1])
+        assert path_programmes(scenario)[0].solve(np.zeros((3, 2)))[0] == pytest.approx(cheapest_plan(scenario)[1])
 
 
 def test_a_network_pruned_by_prices_keeps_an_optimal_plan():
