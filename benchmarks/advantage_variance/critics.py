@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from episodes import Floats, Numbers, Policy
 
+from orl.common.errors import InputError
 from orl.solvers.lot_sizing.demand_expectation import DemandExpectation, demand_expectation
 from orl.solvers.lot_sizing.dynamic_programming import ExactValues, evaluate_policy
 
@@ -113,7 +114,7 @@ def initial_distribution(numbers: Numbers) -> Floats:
 def _after_demand(table: DemandExpectation, a: int, mass: Floats) -> Floats:
     """Distribution of the stocks after demand, from that of the post-decision stocks after action ``a``."""
     if table.joint is not None:
-        raise NotImplementedError("correlated items")
+        raise InputError("the items' demand is correlated", field="demand", expected="independent items")
     begin, size = table.space.post_lowest[a] - table.bottom, table.space.post_sizes[a]
     for matrix, first, n in zip(table.matrices, begin, size, strict=True):
         mass = np.tensordot(mass, matrix[first : first + n], axes=(0, 0))  # the contracted axis comes back last
