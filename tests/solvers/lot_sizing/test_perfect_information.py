@@ -98,18 +98,17 @@ def test_without_time_there_is_still_a_plan_and_a_bound():
     ],
 )
 def test_ctrl_c_returns_the_best_plan_and_reaches_the_callers_handler(options):
-    scenario, limit = load("ls-4x2").scenario(0), 120.0
+    scenario = load("ls-4x2").scenario(0)
     heard = []
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
     try:
         timer.start()
-        result = PerfectInformation(**options).solve(scenario, time_limit=limit)
+        result = PerfectInformation(**options).solve(scenario, time_limit=1e6)  # no end in sight but Ctrl-C
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)
     assert heard == [signal.SIGINT]
-    assert result.seconds < limit  # Ctrl-C ended it, not the limit
     assert scenario.check(result.solution).feasible
 
 
