@@ -120,3 +120,103 @@ class VectorReward(Protocol):
 
     reward_dim: int
     vector_reward: npt.NDArray[np.float64]
+
+
+@runtime_checkable
+class TargetModel(Protocol):
+    """Problems in which a decision names the next state, and a convex programme prices the step to it.
+
+    In stage t = 0..T-1 the state x float64[n] and the noise w float64[m] of the stage are known; fractions y in
+    [0, 1]^n choose the next state x' = reach(x, w, y); the stage costs Q_t(x, w, x'). Noise does not depend on
+    decisions. Environments give such a model with ``target_model()``; their action a in [-1, 1]^n is 2 y - 1, and their
+    observation is ``features`` with x / ``state_unit`` at ``state_at``, rounded to float32.
+
+    Costs and states are float64 and arrays may have any leading axes ``...``; the model is not tied to an episode.
+
+    Attributes:
+        n_stages: T.
+        initial_state: float64[n].
+        state_unit: float64[n], positive.
+        state_at: Where the state stands in an observation.
+        cost_unit: What one unit of a loss should stand for: losses are costs / ``cost_unit``.
+        target_lower, target_upper: float64[n], least and greatest targets anywhere.
+        reachable: Whether ``reach`` maps fractions onto what can be reached (True), or to targets between
+            ``target_lower`` and ``target_upper`` which are then moved to the nearest reachable state (False).
+    """
+
+    n_stages: int
+    initial_state: npt.NDArray[np.float64]
+    state_unit: npt.NDArray[np.float64]
+    state_at: slice
+    cost_unit: float
+    target_lower: npt.NDArray[np.float64]
+    target_upper: npt.NDArray[np.float64]
+    reachable: bool
+
+    def draw(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+        """Noise float64[T, B, m] of episodes with keys uint64[B]; an env's episode with the same key has the same."""
+        ...
+
+    def features(self, noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Observations float64[T, B, d] of noise float64[T, B, m], before rounding, with 0 where the state stands."""
+        ...
+
+    def reach(
+        self,
+        state: npt.NDArray[np.float64],
+        noise: npt.NDArray[np.float64],
+        fractions: npt.NDArray[np.float64],
+    ) -> npt.NDArray[np.float64]:
+        """Next states float64[B, n] from states [B, n], noise [B, m] and fractions [B, n]."""
+        ...
+
+    def reach_gradient(
+        self,
+        state: npt.NDArray[np.float64],
+        noise: npt.NDArray[np.float64],
+        fractions: npt.NDArray[np.float64],
+        gradient: npt.NDArray[np.float64],
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Derivatives of ``(gradient * reach(...)).sum()`` by states and by fractions, float64[B, n] each."""
+        ...
+
+    def costs_and_gradients(
+        self,
+        before: npt.NDArray[np.float64],
+        noise: npt.NDArray[np.float64],
+        after: npt.NDArray[np.float64],
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Stage costs float64[T, B] of steps from [T, B, n] to [T, B, n], and their derivatives by both."""
+        ...
+
+
+@runtime_checkable
+class SoftTargetModel(TargetModel, Protocol):
+    """Target models whose programmes also take targets that cannot be reached, at a price for every unit missed.
+
+    Attributes:
+        penalty: A price above any value of a unit of state: targets are then met where they can be.
+    """
+
+    penalty: float
+
+    def soft_costs_and_gradients(
+        self,
+        noise: npt.NDArray[np.float64],
+        targets: npt.NDArray[np.float64],
+        penalty: float,
+        window: int | None = None,
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Cost of following targets float64[T, B, n] as well as pays, in programmes that know the noise ahead.
+
+        Args:
+            noise: float64[T, B, m].
+            targets: float64[T, B, n], wished states after the stages.
+            penalty: Price of a unit missed.
+            window: Stages of one programme; the next one starts where it ends. None: one programme for all stages.
+
+        Returns:
+            Costs without penalties float64[B], penalties paid float64[B], and the derivatives of their sum by the
+            targets float64[T, B, n].
+        """
+        ...
