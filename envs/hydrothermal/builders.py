@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from orl.common.errors import InputError
+from orl.common.numbers import floats, integers
 from orl.envs.hydrothermal.instance import NETWORKS, Booleans, Floats, HydrothermalInstance, Integers
-from orl.envs.hydrothermal.numbers import floats, integers
 
 MAX_HORIZON = 10_000
 MAX_PLANTS = 1_000

@@ -39,11 +39,11 @@ import numpy as np
 from orl.common.atomic import write_text
 from orl.common.errors import InputError
 from orl.common.json_files import read_json
+from orl.common.numbers import MAX_TABLE, floats, integers
 from orl.envs.hydrothermal.builders import hydrothermal
 from orl.envs.hydrothermal.instance import Floats, HydrothermalInstance
 from orl.envs.hydrothermal.json_format import instance_from_json, instance_to_json
 from orl.envs.hydrothermal.network_data import PowerSystem, entry, power_system, required
-from orl.envs.hydrothermal.numbers import MAX_TABLE, floats, integers
 
 MAX_FILE_BYTES = 64 * 2**20
 SYSTEM, HYDRO, INFLOWS, PROBABILITIES = "PowerModels.json", "hydro.json", "inflows.csv", "scenarioprobability.csv"

@@ -14,9 +14,9 @@ import numpy as np
 
 from orl.common import counter_noise
 from orl.common.errors import InputError
+from orl.common.numbers import integers
 from orl.envs.hydrothermal.builders import hydrothermal
 from orl.envs.hydrothermal.instance import HM3_PER_HOUR, Floats, HydrothermalInstance, Integers
-from orl.envs.hydrothermal.numbers import integers
 
 MAX_PLANTS, MAX_BUSES, MAX_COLUMNS = 500, 2000, 1000
 _HOURS, _BASE, _SEASON = 730.0, 100.0, 12

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from orl.common.errors import InputError
+from orl.common.numbers import floats, integers
 from orl.envs.hydrothermal.builders import hydrothermal
 from orl.envs.hydrothermal.instance import DISPATCH_SCHEMA, SCHEMA, Dispatch, HydrothermalInstance
-from orl.envs.hydrothermal.numbers import floats, integers
 
 _OPTIONAL = ("columns",)
 _COMPUTED = ("upstream_first",)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from orl.common.errors import InputError
+from orl.common.numbers import MAX_NUMBER, floats
 from orl.envs.hydrothermal.builders import MAX_ANGLE
 from orl.envs.hydrothermal.instance import Floats
-from orl.envs.hydrothermal.numbers import MAX_NUMBER, floats
 
 _REFERENCE = 3
 _REFUSED = ("dcline", "storage", "switch")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from orl.common.errors import InputError
+from orl.common.numbers import MAX_TABLE, numbers
 from orl.envs.lot_sizing.demand import Demand
 from orl.envs.lot_sizing.instance import LotSizingInstance
 
 MAX_HORIZON = 10_000
 MAX_ITEMS = 1_000
 MAX_MACHINES = 1_000
-MAX_TABLE = 4_000_000
-"""Most numbers of one table (set-ups [M, I + 1, I], demand [P, I, K], a path [T, I])."""
 MAX_UNITS = 1_000_000
 MAX_COST = 1e9
 
@@ -172,94 +170,6 @@ def change_horizon(instance: LotSizingInstance, horizon: int) -> LotSizingInstan
 def whole_number(value: Any, field: str, low: int, high: int, source: str | None = None) -> int:
     """``value`` as an int in low..high; 6.0 counts as 6, bools do not. Raises InputError otherwise."""
     return int(numbers(value, field, (), integer=True, low=low, high=high, source=source))
-
-
-def numbers(
-    value: Any,
-    field: str,
-    shape: tuple[int, ...] | None,
-    *,
-    integer: bool,
-    low: float,
-    high: float,
-    source: str | None = None,
-) -> npt.NDArray[Any]:
-    """A number, nested lists or an array as int64 or float64 array that owns its data.
-
-    Args:
-        value: What was given.
-        field: Its name in messages.
-        shape: The shape it must have; None: any.
-        integer: Whether only whole numbers will do (6.0 is one).
-        low: Smallest and
-        high: largest number allowed.
-        source: Where it comes from, for messages.
-
-    Raises:
-        InputError: bools, texts, NaN, ragged lists, another shape, out of range.
-    """
-    kind = "whole numbers" if integer else "numbers"
-    expected = f"{kind} in {low:g}..{high:g}"
-    if isinstance(value, np.ndarray | np.generic):
-        array = np.asarray(value)
-        if array.dtype.kind not in "iuf":
-            raise InputError(f"not {kind}", source=source, field=field, value=str(array.dtype), expected=expected)
-    else:
-        array = _from_lists(value, field, expected, source)
-    if shape is not None and array.shape != shape:
-        found = list(array.shape) if array.ndim else array.item()
-        wanted = f"shape {list(shape)}" if shape else "one number"
-        raise InputError("wrong shape", source=source, field=field, value=found, expected=wanted)
-    wrong = ~((array >= low) & (array <= high))  # NaN fails both
-    if integer:
-        wrong |= array != np.round(array)
-    if wrong.any():
-        where = tuple(np.argwhere(wrong)[0].tolist())
-        place = field + "".join(f"[{k}]" for k in where)
-        raise InputError("bad number", source=source, field=place, value=_plain(array[where]), expected=expected)
-    return array.astype(np.int64 if integer else np.float64)
-
-
-def _plain(number: Any) -> float | int:
-    """A number as it was written: 6, not 6.0."""
-    value = float(number)
-    return int(value) if value.is_integer() else value
-
-
-def _from_lists(value: Any, field: str, expected: str, source: str | None) -> npt.NDArray[np.float64]:
-    """Nested lists (or a number) as float64; a whole number that a float cannot hold becomes infinite."""
-    shape: list[int] = []
-    level = value
-    while isinstance(level, list | tuple):
-        shape.append(len(level))
-        if len(shape) > 3 or math.prod(shape) > MAX_TABLE:
-            raise InputError("too large", source=source, field=field, expected=f"at most {MAX_TABLE} numbers, 3 levels")
-        level = level[0] if level else None
-    flat: list[float] = []
-    _flatten(value, tuple(shape), field, flat, expected, source)
-    return np.array(flat, np.float64).reshape(shape)
-
-
-def _flatten(
-    value: Any, shape: tuple[int, ...], place: str, flat: list[float], expected: str, source: str | None
-) -> None:
-    if shape:
-        if not isinstance(value, list | tuple) or len(value) != shape[0]:
-            found = len(value) if isinstance(value, list | tuple) else value
-            raise InputError(
-                "wrong shape", source=source, field=place, value=found, expected=f"a list of {shape[0]}, like the first"
-            )
-        for k, part in enumerate(value):
-            _flatten(part, shape[1:], f"{place}[{k}]", flat, expected, source)
-        return
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number:
-        found = value if isinstance(value, bool | str) else type(value).__name__
-        raise InputError("not a number", source=source, field=place, value=found, expected=expected)
-    try:
-        flat.append(float(value))
-    except OverflowError:
-        flat.append(math.inf if value > 0 else -math.inf)
 
 
 def _array(

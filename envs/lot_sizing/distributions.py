@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from orl.common.errors import InputError
-from orl.envs.lot_sizing.builders import MAX_HORIZON, MAX_ITEMS, MAX_TABLE, MAX_UNITS, numbers, whole_number
+from orl.common.numbers import MAX_TABLE, numbers
+from orl.envs.lot_sizing.builders import MAX_HORIZON, MAX_ITEMS, MAX_UNITS, whole_number
 from orl.envs.lot_sizing.demand import Demand, independent
 
 MAX_TRIALS = 1_000

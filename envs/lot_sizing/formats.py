@@ -38,15 +38,14 @@ import numpy as np
 from orl.common.atomic import write_text
 from orl.common.errors import InputError, UnknownNameError
 from orl.common.json_files import read_json
+from orl.common.numbers import MAX_TABLE, numbers
 from orl.envs.lot_sizing import distributions
 from orl.envs.lot_sizing.builders import (
     MAX_HORIZON,
     MAX_ITEMS,
     MAX_MACHINES,
-    MAX_TABLE,
     MAX_UNITS,
     lot_sizing,
-    numbers,
     whole_number,
 )
 from orl.envs.lot_sizing.demand import Demand
