@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orl.mdpo.mdpo import MDPO as MDPO
     from orl.mdpo.off_policy_mdpo import OffPolicyMDPO as OffPolicyMDPO
     from orl.pdppo.pdppo import PDPPO as PDPPO
+    from orl.tsddr.tsddr import TSDDR as TSDDR
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _LAZY = {
     "MDPO": "orl.mdpo:MDPO",
     "OffPolicyMDPO": "orl.mdpo:OffPolicyMDPO",
     "PDPPO": "orl.pdppo:PDPPO",
+    "TSDDR": "orl.tsddr:TSDDR",
     "check_vector_env": "orl.common.vector_env_checker:check_vector_env",
     "evaluate": "orl.common.evaluation:evaluate",
     "make_vec": "orl.common.vec_env:make_vec",
@@ -43,6 +45,7 @@ _LAZY = {
 __all__ = [
     "MDPO",
     "PDPPO",
+    "TSDDR",
     "FastMaskablePPO",
     "FastPPO",
     "FastSAC",

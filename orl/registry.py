@@ -184,6 +184,14 @@ _ENVIRONMENTS = (
         summary="walk over a slippery lake: a certain move, then perhaps a slip",
         kwargs={"instance": "lake-10x10-1"},
     ),
+    Environment(
+        id="orl/Hydrothermal-v0",
+        domain="hydrothermal",
+        entry_point="orl.envs.hydrothermal.env:HydrothermalEnv",
+        vector_entry_point="orl.envs.hydrothermal.vector:HydrothermalVectorEnv",
+        summary="decide how much water to keep before thermal plants meet the rest of the demand",
+        kwargs={"instance": "tri3"},
+    ),
 )
 
 _DOMAINS = (
@@ -218,6 +226,17 @@ _DOMAINS = (
         read_solution="orl.envs.frozen_lake.instance:solution_from_json",
         environments=tuple(e.id for e in _ENVIRONMENTS if e.domain == "frozen_lake"),
         example="lake-4x4",
+    ),
+    Domain(
+        name="hydrothermal",
+        summary="long-term hydrothermal dispatch on a transmission network",
+        load_instance="orl.envs.hydrothermal.library:load",
+        list_instances="orl.envs.hydrothermal.library:available",
+        save_picture="orl.envs.hydrothermal.viewer:save_picture",
+        read_solution="orl.envs.hydrothermal.plan:read_solution",
+        environments=tuple(e.id for e in _ENVIRONMENTS if e.domain == "hydrothermal"),
+        example="tri3/scenario-0",
+        data_files="orl.envs.hydrothermal.library:DATA_FILES",
     ),
 )
 
@@ -256,6 +275,15 @@ _LOT_SIZING_RULES = {
 }
 _LOT_SIZING_PROGRAMMES = ("rolling-horizon", "sample-average", "scenario-tree")
 """Rules with a time limit for each decision."""
+
+_HYDROTHERMAL_RULES = {
+    "empty": "lets go of all water at once",
+    "full": "keeps all water that there is room for",
+    "random": "any volumes within reach, with equal chances",
+    "myopic": "least cost of the stage, ties broken by storing",
+    "rolling-horizon": "linear programme over the next stages",
+    "sddp": "cuts of stochastic dual dynamic programming",
+}
 
 _SOLVERS = (
     Entry("cp-sat", "orl.solvers.job_shop.cp_sat:CpSat", "exact: OR-Tools CP-SAT", "job_shop"),
@@ -301,6 +329,24 @@ _SOLVERS = (
         )
         for key, (goal, summary) in _LAKE_GOALS.items()
     ),
+    Entry(
+        "deterministic-equivalent",
+        "orl.solvers.hydrothermal.deterministic_equivalent:DeterministicEquivalent",
+        "exact: linear programme that knows the inflows",
+        "hydrothermal",
+        reproducible=True,
+    ),
+    *(
+        Entry(
+            key,
+            "orl.solvers.hydrothermal.policies:RuleSolver",
+            f"rule: {summary}",
+            "hydrothermal",
+            kwargs={"rule": key},
+            reproducible=True,
+        )
+        for key, summary in _HYDROTHERMAL_RULES.items()
+    ),
 )
 
 _RULES = (
@@ -321,6 +367,10 @@ _RULES = (
             kwargs={"maximise": goal},
         )
         for key, (goal, summary) in _LAKE_GOALS.items()
+    ),
+    *(
+        Entry(key, "orl.solvers.hydrothermal.policies:RulePolicy", summary, "hydrothermal", kwargs={"rule": key})
+        for key, summary in _HYDROTHERMAL_RULES.items()
     ),
 )
 
@@ -371,6 +421,12 @@ _ALGORITHMS = (
         "orl.pdppo:PDPPO",
         "post-decision PPO: a second critic between decision and noise",
         search_space="orl.pdppo.search_space:pdppo",
+    ),
+    Entry(
+        "tsddr",
+        "orl.tsddr:TSDDR",
+        "two-stage deep decision rules: next states as decisions, gradients from duals",
+        search_space="orl.tsddr.search_space:tsddr",
     ),
     Entry("reference-pdppo", "orl.pdppo:ReferencePDPPO", "the protocol of PDPPO's authors, for their figures"),
 )

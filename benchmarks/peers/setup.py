@@ -1,6 +1,7 @@
 """Make the peers' virtual environments: ``python benchmarks/peers/setup.py [PEER ...]`` (all peers by default).
 
-A peer is a folder here with a ``worker.py`` and a pinned ``requirements.txt`` for Python 3.11. One that must be
+A peer is a folder here with a ``worker.py`` and a pinned ``requirements.txt`` for Python 3.11, or for the version that
+``python-version.txt`` names (looked for on the PATH and among pyenv's). One that must be
 compiled from its source package has ``build-requirements.txt`` (installed first) and ``source-requirements.txt`` (built
 without isolation and without dependencies) too. ``unresolved-requirements.txt`` names packages that are installed last,
 as they are, where their own pins are older than Python 3.11. ``repository.txt`` (``URL COMMIT``) names a git
@@ -11,10 +12,10 @@ whose pins have not changed is left as it is.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -25,6 +26,7 @@ STEPS = (
     ("unresolved-requirements.txt", ("--no-deps", "--ignore-requires-python")),
 )
 REPOSITORY = "repository.txt"
+VERSION = "python-version.txt"
 
 
 def names() -> list[str]:
@@ -43,7 +45,7 @@ def source(peer: str) -> Path:
 
 
 def _pins(peer: str) -> str:
-    files = [FOLDER / peer / name for name in (*(name for name, _ in STEPS), REPOSITORY)]
+    files = [FOLDER / peer / name for name in (*(name for name, _ in STEPS), REPOSITORY, VERSION)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
@@ -57,11 +59,12 @@ def install(peer: str) -> None:
     """Make a peer's environment; raises RuntimeError with the last lines of pip when that fails."""
     if peer not in names():
         raise RuntimeError(f"no peer named {peer!r}; there are {', '.join(names())}")
-    if sys.version_info[:2] != (3, 11):
-        raise RuntimeError(f"the peers' pins are for Python 3.11, this is {sys.version.split()[0]}")
+    interpreter = _interpreter(peer)
     folder = FOLDER / ".venvs" / peer
     shutil.rmtree(folder, ignore_errors=True)
-    venv.create(folder, with_pip=True)
+    done = subprocess.run([interpreter, "-m", "venv", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{interpreter} could not make an environment:\n{(done.stdout + done.stderr).strip()}")
     for name, options in STEPS:
         requirements = FOLDER / peer / name
         if requirements.exists():
@@ -73,6 +76,20 @@ def install(peer: str) -> None:
     if (FOLDER / peer / REPOSITORY).exists():
         _check_out(peer)
     (folder / ".installed").write_text(_pins(peer))
+
+
+def _interpreter(peer: str) -> str:
+    """A Python of the peer's version; raises RuntimeError when there is none."""
+    named = FOLDER / peer / VERSION
+    wanted = named.read_text().strip() if named.exists() else "3.11"
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    known = [sys.executable, shutil.which(f"python{wanted}"), *sorted(map(str, pyenv.glob(f"{wanted}.*/bin/python")))]
+    for candidate in filter(None, known):
+        command = [candidate, "-c", "import sys; print(*sys.version_info[:2], sep='.')"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        if found.returncode == 0 and found.stdout.strip() == wanted:
+            return candidate
+    raise RuntimeError(f"the pins of {peer} are for Python {wanted}, which is not on the PATH nor among pyenv's")
 
 
 def _check_out(peer: str) -> None:

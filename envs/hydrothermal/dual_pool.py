@@ -15,7 +15,7 @@ A compiled loop finds the maximum and makes the test; queries that fail it are s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,7 @@ class DualPool:
         instance: The problem; stages with equal demand share a table.
         size: Bases that a table may hold; the least recently used leave.
         certify: False: answer from the table alone, a lower bound of the cost, where there is any basis at all.
+        form: ``release``: right-hand sides are the plants' power in MW, see :mod:`orl.envs.hydrothermal.stage_lp`.
 
     The answers depend on the queries before only where several duals are optimal, and there in a reproducible way.
 
@@ -74,13 +75,20 @@ class DualPool:
     (True, True)
     """
 
-    def __init__(self, instance: HydrothermalInstance, *, size: int = 4096, certify: bool = True) -> None:
+    def __init__(
+        self,
+        instance: HydrothermalInstance,
+        *,
+        size: int = 4096,
+        certify: bool = True,
+        form: Literal["strict", "release"] = "strict",
+    ) -> None:
         if size < 1:
             raise InputError("a pool needs room", field="size", value=size, expected=">= 1")
         self.certify, self.counts = certify, PoolCounts()
         rows, first, table = np.unique(instance.demand, axis=0, return_index=True, return_inverse=True)
         self._table_of_row: Integers = table.reshape(-1)
-        self._tables = [_Table(StageLP(instance, int(first[k])), size, self.counts) for k in range(len(rows))]
+        self._tables = [_Table(StageLP(instance, int(first[k]), form), size, self.counts) for k in range(len(rows))]
 
     @property
     def n_bases(self) -> int:

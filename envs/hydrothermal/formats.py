@@ -1,4 +1,4 @@
-"""Reading instances: HydroPowerModels case folders, and the versioned JSON of this package.
+"""Instances as files: HydroPowerModels case folders, and the versioned JSON of this package.
 
 A case folder holds what HydroPowerModels.jl reads:
 
@@ -41,6 +41,7 @@ from orl.common.errors import InputError
 from orl.common.json_files import read_json
 from orl.common.numbers import MAX_TABLE, floats, integers
 from orl.envs.hydrothermal.builders import hydrothermal
+from orl.envs.hydrothermal.case_writer import case_parts
 from orl.envs.hydrothermal.instance import Floats, HydrothermalInstance
 from orl.envs.hydrothermal.json_format import instance_from_json, instance_to_json
 from orl.envs.hydrothermal.network_data import PowerSystem, entry, power_system, required
@@ -174,6 +175,34 @@ def parse_case(
         **system.fields(),
         source=source if source is not None else name,
     )
+
+
+def write_case(
+    instance: HydrothermalInstance, folder: str | os.PathLike[str], *, demand_stage: int | None = None
+) -> None:
+    """Write an instance as a HydroPowerModels case folder, which :func:`read_case` reads back.
+
+    What the folder does not hold must be said again when it is read: ``network``, and ``horizon`` unless it is the
+    number of inflow rows. See :mod:`orl.envs.hydrothermal.case_writer`.
+
+    Args:
+        instance: The problem.
+        folder: Made where it is missing.
+        demand_stage: A case has one demand for all stages: that of this stage (from 0), if stages differ.
+
+    Raises:
+        InputError: what a case cannot express; the message names the field, and nothing is written.
+    """
+    system, hydro, inflows, probabilities = case_parts(instance, demand_stage)
+    place = Path(folder)
+    texts = {SYSTEM: json.dumps(system, indent=1, allow_nan=False), HYDRO: json.dumps(hydro, indent=1, allow_nan=False)}
+    for part, text in texts.items():
+        write_text(place / part, text + "\n")
+    write_text(place / INFLOWS, inflows)
+    if probabilities is None:
+        (place / PROBABILITIES).unlink(missing_ok=True)
+    else:
+        write_text(place / PROBABILITIES, probabilities)
 
 
 def csv_table(text: str, source: str | None = None) -> Floats:

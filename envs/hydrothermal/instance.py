@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from orl.common.problem import Bounds, Check
+
+if TYPE_CHECKING:
+    from orl.envs.hydrothermal.plan import ReservoirPlan
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -266,15 +269,17 @@ class HydrothermalInstance:
 
         return draw_scenario(self, seed)
 
-    def check(self, dispatch: Dispatch) -> Check:
+    def check(self, solution: Dispatch | ReservoirPlan) -> Check:
         """Check every constraint of a dispatch and price it, with nothing but its numbers.
 
-        Water balances, production, power balances, the flow law, angle limits and all bounds hold to 1e-6 of the
-        numbers involved. The objective is the cost in USD for each hour of a stage, summed over the stages.
+        A :class:`orl.envs.hydrothermal.plan.ReservoirPlan` is completed first, stage by stage at least cost. Water
+        balances, production, power balances, the flow law, angle limits and all bounds hold to 1e-6 of the numbers
+        involved. The objective is the cost in USD for each hour of a stage, summed over the stages.
         """
         from orl.envs.hydrothermal.dispatch import check_dispatch
+        from orl.envs.hydrothermal.plan import check_plan
 
-        return check_dispatch(self, dispatch)
+        return check_dispatch(self, solution) if isinstance(solution, Dispatch) else check_plan(self, solution)
 
     def lower_bound(self) -> float:
         """A cheap valid lower bound: on the cost of every dispatch of a scenario, else on expected costs.

@@ -16,16 +16,22 @@ Of the release of plant u, plant i gets at most
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from orl.common.errors import InputError
 from orl.envs.hydrothermal.instance import Floats, HydrothermalInstance, Integers
-
-ALL, TURBINED, SPILLED, LEFT_OVER = range(4)
-"""What of a plant's release can reach the next one."""
+from orl.envs.hydrothermal.reach_kernel import (
+    ALL,
+    LEFT_OVER,
+    SPILLED,
+    TURBINED,
+    Cascade,
+    operate,
+    reachable,
+    reachable_gradient,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +47,21 @@ class Reached:
     upper: Floats
     volumes: Floats
     release: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Operated:
+    """A stage run with given turbined water.
+
+    Attributes:
+        volumes: float64[B, n], hm3, at the end.
+        turbined: float64[B, n], m3/s.
+        spilled: float64[B, n], hm3.
+    """
+
+    volumes: Floats
+    turbined: Floats
+    spilled: Floats
 
 
 class ReachableMap:
@@ -69,6 +90,18 @@ class ReachableMap:
         """For each plant the plants u directly upstream, and what of u's release can reach it."""
         self._least = instance.water_factor * instance.least_outflow
         self._most = instance.water_factor * instance.most_outflow
+        pairs = [pair for found in self.links for pair in found]
+        self._cascade = Cascade(
+            factor=instance.water_factor,
+            order=np.array(instance.upstream_first),
+            start=np.cumsum([0, *map(len, self.links)]),
+            source=np.array([u for u, _ in pairs], np.int64),
+            kind=np.array([kind for _, kind in pairs], np.int64),
+            least=np.array(self._least),
+            most=np.array(self._most),
+            low=np.array(instance.min_volume),
+            high=np.array(instance.max_volume),
+        )
 
     def __call__(self, volumes: Floats, inflows: Floats, fractions: Floats) -> Reached:
         """End volumes at ``fractions`` y of the way from the lower to the upper limit.
@@ -78,34 +111,77 @@ class ReachableMap:
             inflows: float64[B, n], m3/s.
             fractions: float64[B, n] in [0, 1].
         """
-        return self._downstream(volumes, inflows, lambda i, low, high: low + (high - low) * fractions[:, i])
+        return self._reached(volumes, inflows, fractions, as_targets=False)
 
     def project(self, volumes: Floats, inflows: Floats, targets: Floats) -> Reached:
         """The targets float64[B, n], hm3, each moved into its limits, from the top plant down."""
-        return self._downstream(volumes, inflows, lambda i, low, high: np.clip(targets[:, i], low, high))
+        return self._reached(volumes, inflows, targets, as_targets=True)
 
-    def _downstream(self, volumes: Floats, inflows: Floats, choose: Callable[[int, Floats, Floats], Floats]) -> Reached:
-        instance, factor = self.instance, self.instance.water_factor
+    def gradient(
+        self, volumes: Floats, inflows: Floats, choices: Floats, weights: Floats, *, as_targets: bool = False
+    ) -> tuple[Floats, Floats]:
+        """Derivatives of ``(weights * end volumes).sum()``; at kinks those on one of the sides.
+
+        Args:
+            volumes, inflows: As in a call.
+            choices: float64[B, n]: fractions, or ``as_targets`` the targets of :meth:`project`.
+            weights: float64[B, n].
+
+        Returns:
+            By ``volumes`` and by ``choices``, float64[B, n] each.
+
+        >>> from orl.envs.hydrothermal.library import load
+        >>> reach = ReachableMap(load("tri3"))
+        >>> start, inflow = np.array([[100.0, 10.0, 40.0]]), np.array([[30.0, 10.0, 14.0]])
+        >>> _, by_fractions = reach.gradient(start, inflow, np.full((1, 3), 0.5), np.ones((1, 3)))
+        >>> by_fractions.round(2).tolist()
+        [[178.84, 20.0, 76.79]]
+        """
+        at, chosen = self._reached(volumes, inflows, choices, as_targets), _fresh(choices)
+        by_volumes, by_choices, by_release = (np.empty(chosen.shape) for _ in range(3))
+        reachable_gradient(
+            self._cascade,
+            chosen,
+            as_targets,
+            at.lower,
+            at.upper,
+            at.volumes,
+            at.release,
+            _fresh(weights),
+            by_volumes,
+            by_choices,
+            by_release,
+        )
+        return by_volumes, by_choices
+
+    def operate(self, volumes: Floats, inflows: Floats, turbined: Floats) -> Operated:
+        """What comes of turbined water that is asked for: less where water is short; spilled is what does not fit.
+
+        Args:
+            volumes: float64[B, n], hm3, at the start of the stage.
+            inflows: float64[B, n], m3/s.
+            turbined: float64[B, n], m3/s; moved between the least and the most outflow of each plant. Least outflows
+                go before least volumes, these before what is asked for.
+
+        >>> from orl.envs.hydrothermal.library import load
+        >>> reach = ReachableMap(load("tri3"))
+        >>> done = reach.operate(np.array([[100.0, 10.0, 40.0]]), np.zeros((1, 3)), np.full((1, 3), 30.0))
+        >>> done.turbined.round(2).tolist(), done.volumes.round(2).tolist()
+        ([[30.0, 30.0, 15.22]], [[21.16, 10.0, 0.0]])
+        """
+        low, high = self.instance.least_outflow, self.instance.most_outflow
+        asked: Floats = np.clip(turbined, low, high)
+        water = self.instance.water_factor * asked
+        after, released, spilled = (np.empty(water.shape) for _ in range(3))
+        operate(self._cascade, _fresh(volumes), _fresh(inflows), water, after, released, spilled)
+        done = np.where(released == water, asked, np.clip(released / self.instance.water_factor, low, high))
+        return Operated(after, done, spilled)
+
+    def _reached(self, volumes: Floats, inflows: Floats, choices: Floats, as_targets: bool) -> Reached:
         lower, upper, chosen, release = (np.empty(np.shape(volumes)) for _ in range(4))
-        for i in self.order:
-            at_hand = volumes[:, i] + factor * inflows[:, i]
-            for u, kind in self.links[i]:
-                at_hand = at_hand + self._arriving(release[:, u], u, kind)
-            upper[:, i] = np.clip(at_hand - self._least[i], 0.0, instance.max_volume[i])
-            lower[:, i] = np.minimum(instance.min_volume[i], upper[:, i])
-            chosen[:, i] = np.clip(choose(i, lower[:, i], upper[:, i]), lower[:, i], upper[:, i])
-            release[:, i] = at_hand - chosen[:, i]
+        arguments = _fresh(volumes), _fresh(inflows), _fresh(choices)
+        reachable(self._cascade, *arguments, as_targets, lower, upper, chosen, release)
         return Reached(lower, upper, chosen, release)
-
-    def _arriving(self, release: Floats, u: int, kind: int) -> Floats:
-        """Of a release float64[B] of plant u, what can reach the next plant."""
-        if kind == ALL:
-            return release
-        if kind == TURBINED:
-            return np.minimum(release, self._most[u])
-        if kind == SPILLED:
-            return release - self._least[u]
-        return np.maximum(release - self._most[u], 0.0)
 
     def releases(self, release: Floats) -> tuple[Floats, Floats]:
         """Turbined float64[B, n], m3/s, and spilled float64[B, n], hm3, that :class:`Reached` counts on.
@@ -116,6 +192,11 @@ class ReachableMap:
         spill_goes_on = instance.spill_to.any(1) & ~instance.turbine_to.any(1)
         turbined = np.where(spill_goes_on, self._least, np.clip(release, self._least, self._most))
         return turbined / instance.water_factor, release - turbined
+
+
+def _fresh(array: Floats) -> Floats:
+    """A writeable, contiguous copy: the kernels are compiled for nothing else."""
+    return np.array(array, np.float64, order="C")
 
 
 def links(instance: HydrothermalInstance) -> tuple[tuple[tuple[int, int], ...], ...]:

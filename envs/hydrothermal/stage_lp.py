@@ -1,13 +1,15 @@
 """The stage programme on a HiGHS that stays alive: only right-hand sides change, so the simplex starts warm.
 
-:func:`orl.envs.hydrothermal.stage_model.stage_model` states the programme. Three forms:
+:func:`orl.envs.hydrothermal.stage_model.stage_model` states the programme. Four forms:
 
 * ``strict``: volumes are data; the right-hand side of the water rows is ``volume before + K inflow - volume after``;
 * ``storage``: volumes after the stage are variables; the right-hand side is ``volume before + K inflow``;
-* ``future``: storage, and the cost of the future from below by cuts on the volumes after the stage.
+* ``future``: storage, and the cost of the future from below by cuts on the volumes after the stage;
+* ``release``: the water turbined is data; the right-hand side, of the production rows, is the plants' power in MW.
 
 The duals of the water rows are the derivatives of the cost by their right-hand side: what one more hm3 of water in a
-reservoir is worth; at most 0 where spilling is free.
+reservoir is worth; at most 0 where spilling is free. In the release form read "production" for "water" in all that
+follows: duals are USD per MW, for each hour of the stage.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from orl.common.errors import InputError
 from orl.envs.hydrothermal.instance import Floats, HydrothermalInstance
 from orl.envs.hydrothermal.stage_model import COST_SCALE, StageModel, stage_model
 
-Form = Literal["strict", "storage", "future"]
+Form = Literal["strict", "storage", "future", "release"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
@@ -97,7 +99,7 @@ class StageLP:
         if form not in FORMS:
             raise InputError("unknown form", field="form", value=form, expected=f"one of {FORMS}")
         self.name, self.stage, self.form, self.n = instance.name, stage, form, instance.n_plants
-        self.model = stage_model(instance, stage, "strict" if form == "strict" else "storage")
+        self.model = stage_model(instance, stage, "storage" if form == "future" else form)
         self.future_weights = np.asarray(future_weights, np.float64) if form == "future" else np.zeros(0)
         self.future_bound = future_bound
         self.retries = self.solves = 0

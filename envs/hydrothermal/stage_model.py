@@ -1,8 +1,9 @@
 """The linear programme of one stage as arrays, in the row order that tests and cached bases rely on.
 
-Variables, in this order: ``power`` of the G generators (per unit), ``deficit`` and, where the instance has it,
-``surplus`` of the buses (per unit), ``turbined`` (m3/s) and ``spilled`` water (hm3) of the n plants, ``flow`` of the
-branches (per unit), ``angle`` of the buses (radians), ``volume`` at the end of the stage (hm3; *storage* form only).
+Variables of the forms *storage* and *strict*, in this order: ``power`` of the G generators (per unit), ``deficit`` and,
+where the instance has it, ``surplus`` of the buses (per unit), ``turbined`` (m3/s) and ``spilled`` water (hm3) of the n
+plants, ``flow`` of the branches (per unit), ``angle`` of the buses (radians), ``volume`` at the end of the stage (hm3;
+*storage* only).
 A copper plate is one bus. Rows, in this order, with K hm3 for each m3/s over the stage:
 
     water      volume_i + K q_i + s_i - K sum_(u turbines to i) q_u - sum_(u spills to i) s_u = rhs_i
@@ -15,6 +16,9 @@ The right-hand side of the water rows is ``volume before + K inflow`` in the sto
 - volume after`` in the *strict* form, where volumes are data. This is the stage problem of A. Rosemberg,
 A. Street, J. Garcia, D. Valladao, T. Silva, O. Dowson, "Assessing the cost of network simplifications in long-term
 hydrothermal dispatch planning models", IEEE Transactions on Sustainable Energy 13 (2022) 196-206.
+
+In the *release* form what the plants turbine is data, too. There are neither water rows nor ``turbined``, ``spilled``
+and ``volume``, and the production rows, now the first, read ``base power_g(i) = factor_i q_i`` with MW on the right.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ class StageModel:
     Attributes:
         costs, lower, upper: float64[V].
         matrix: float64[R, V], by rows.
-        row_lower, row_upper: float64[R]; the water rows, the first n, hold 0 until a right-hand side is known.
+        row_lower, row_upper: float64[R]; the first n rows (water; in the release form production) hold 0 until a
+            right-hand side is known.
         columns: Where each kind of variable lies.
         rows: Where each kind of row lies.
     """
@@ -58,16 +63,22 @@ class StageModel:
 
 
 def stage_model(
-    instance: HydrothermalInstance, stage: int = 0, form: Literal["strict", "storage"] = "strict"
+    instance: HydrothermalInstance, stage: int = 0, form: Literal["strict", "storage", "release"] = "strict"
 ) -> StageModel:
     """The programme of a stage; stages with the same demand row have the same one.
+
+    Raises:
+        InputError: The release form of an instance without ``surplus``: what plants must give might not be wanted.
 
     >>> from orl.envs.hydrothermal.library import load
     >>> model = stage_model(load("tri3"))
     >>> model.matrix.shape == (len(model.row_lower), len(model.costs))
     True
     """
+    if form == "release" and not instance.surplus:
+        raise InputError("releases as data need surplus power", source=instance.name, field="surplus", expected="True")
     n, n_generators = instance.n_plants, len(instance.generator_bus)
+    n_water = 0 if form == "release" else n
     copper, dc = instance.network == "copper", instance.network == "dc"
     n_buses = 1 if copper else len(instance.bus_names)
     n_branches = 0 if copper else len(instance.branch_from)
@@ -75,14 +86,14 @@ def stage_model(
         "power": n_generators,
         "deficit": n_buses,
         "surplus": n_buses if instance.surplus else 0,
-        "turbined": n,
-        "spilled": n,
+        "turbined": n_water,
+        "spilled": n_water,
         "flow": n_branches,
         "angle": n_buses if dc else 0,
         "volume": n if form == "storage" else 0,
     }
     n_pairs = len(instance.pair_from) if dc else 0
-    kinds = {"water": n, "production": n, "balance": n_buses, "flow": n_branches if dc else 0, "angle": n_pairs}
+    kinds = {"water": n_water, "production": n, "balance": n_buses, "flow": n_branches if dc else 0, "angle": n_pairs}
     columns, rows = _places(sizes), _places(kinds)
     n_columns, n_rows = sum(sizes.values()), sum(kinds.values())
     costs, lower, upper = np.zeros(n_columns), np.zeros(n_columns), np.full(n_columns, np.inf)
@@ -93,8 +104,9 @@ def stage_model(
     set_column("power", instance.generator_costs, instance.min_power, instance.max_power)
     set_column("deficit", instance.deficit_cost, 0, np.inf)
     set_column("surplus", instance.deficit_cost, 0, np.inf)
-    set_column("turbined", 0, instance.min_outflow, instance.max_outflow)
-    set_column("spilled", instance.spill_costs, 0, np.inf)
+    if form != "release":
+        set_column("turbined", 0, instance.min_outflow, instance.max_outflow)
+        set_column("spilled", instance.spill_costs, 0, np.inf)
     if n_branches:
         set_column("flow", 0, -instance.max_flow, instance.max_flow)
     if dc:
@@ -116,18 +128,19 @@ def stage_model(
     def row(name: str) -> npt.NDArray[np.int64]:
         return np.arange(rows[name].start, rows[name].stop)
 
-    factor, turbined, spilled = instance.water_factor, column("turbined"), column("spilled")
-    water = row("water")
-    add(water, turbined, factor)
-    add(water, spilled, 1)
-    above, below = np.nonzero(instance.turbine_to)
-    add(water[below], turbined[above], -factor)
-    above, below = np.nonzero(instance.spill_to)
-    add(water[below], spilled[above], -1)
-    if form == "storage":
-        add(water, column("volume"), 1)
+    if form != "release":
+        factor, turbined, spilled = instance.water_factor, column("turbined"), column("spilled")
+        water = row("water")
+        add(water, turbined, factor)
+        add(water, spilled, 1)
+        above, below = np.nonzero(instance.turbine_to)
+        add(water[below], turbined[above], -factor)
+        above, below = np.nonzero(instance.spill_to)
+        add(water[below], spilled[above], -1)
+        if form == "storage":
+            add(water, column("volume"), 1)
+        add(row("production"), turbined, -instance.production_factor)
     add(row("production"), column("power")[instance.plant_generator], instance.base_mva)
-    add(row("production"), turbined, -instance.production_factor)
     balance = row("balance")
     bus = np.zeros_like(instance.generator_bus) if copper else instance.generator_bus
     add(balance[bus], column("power"), 1)

@@ -20,6 +20,7 @@ from orl.common.atomic import atomic_path
 from orl.common.errors import InputError
 from orl.envs.hydrothermal.dispatch import stage_costs
 from orl.envs.hydrothermal.instance import Dispatch, Floats, HydrothermalInstance
+from orl.envs.hydrothermal.plan import ReservoirPlan, completed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,21 +34,25 @@ _BELOW = 0.35  # depth of the part of a strip that shows spillage, in strip heig
 _GROUPS = len(_THERMAL)
 
 
-def picture(instance: HydrothermalInstance, dispatch: Dispatch, prices: npt.ArrayLike | None = None) -> Figure:
+def picture(
+    instance: HydrothermalInstance, solution: Dispatch | ReservoirPlan, prices: npt.ArrayLike | None = None
+) -> Figure:
     """A complete dispatch, or its first stages, as a matplotlib figure; its size hangs on the instance alone.
 
     Args:
         instance: The instance or scenario.
-        dispatch: Arrays with t <= T stages (volumes t + 1).
+        solution: Arrays with t <= T stages (volumes t + 1). A plan is completed first.
         prices: float64[t] or [t, B], USD/MWh, drawn in a panel of their own: the mean, and the range over buses. An
             empty list keeps the panel.
 
     Raises:
         InputError: the arrays do not fit the instance.
+        StageError: a plan that no dispatch meets.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    dispatch = completed(instance, solution)
     stages = _stages(instance, dispatch)
     price = None if prices is None else _prices(instance, prices, stages)
     n, horizon = instance.n_plants, instance.horizon
@@ -77,16 +82,19 @@ def picture(instance: HydrothermalInstance, dispatch: Dispatch, prices: npt.Arra
 
 
 def rgb(
-    instance: HydrothermalInstance, dispatch_so_far: Dispatch, prices: npt.ArrayLike | None = None
+    instance: HydrothermalInstance, solution_so_far: Dispatch | ReservoirPlan, prices: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.uint8]:
     """The figure of :func:`picture` as uint8[H, W, 3]; H and W are even, fixed by the instance and having prices."""
-    canvas = picture(instance, dispatch_so_far, prices).canvas
+    canvas = picture(instance, solution_so_far, prices).canvas
     canvas.draw()
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3].copy()  # type: ignore[attr-defined]
 
 
 def save_picture(
-    instance: HydrothermalInstance, solution: Dispatch, path: str | Path, prices: npt.ArrayLike | None = None
+    instance: HydrothermalInstance,
+    solution: Dispatch | ReservoirPlan,
+    path: str | Path,
+    prices: npt.ArrayLike | None = None,
 ) -> None:
     """Write the figure of :func:`picture`; the suffix of ``path`` chooses png, svg or pdf. A file is replaced.
 

@@ -19,6 +19,7 @@ from orl.common.errors import InputError
 from orl.common.interruption import minding_ctrl_c
 from orl.common.problem import Progress, SolveResult, Status
 from orl.envs.hydrothermal.instance import Dispatch, Floats, HydrothermalInstance, Integers
+from orl.envs.hydrothermal.plan import ReservoirPlan, dispatch_of
 from orl.envs.hydrothermal.stage_lp import StageLP
 from orl.envs.hydrothermal.stage_model import StageModel, stage_model
 from orl.envs.hydrothermal.water_balance import WaterBalance
@@ -46,7 +47,7 @@ class DeterministicEquivalent:
         *,
         time_limit: float | None = None,
         seed: int = 0,
-        hint: Dispatch | None = None,
+        hint: Dispatch | ReservoirPlan | None = None,
     ) -> SolveResult:
         """The least cost of a scenario.
 
@@ -54,7 +55,7 @@ class DeterministicEquivalent:
             instance: An instance with columns.
             time_limit: Seconds; None: until optimal.
             seed: Not used, the method has no chance in it.
-            hint: A dispatch of this scenario to fall back on.
+            hint: A dispatch or plan of this scenario to fall back on.
 
         Raises:
             InputError: No columns, a hint that is no dispatch of this scenario, a negative time limit.
@@ -80,7 +81,7 @@ class DeterministicEquivalent:
             left = None if time_limit is None else max(0.0, time_limit - (time.perf_counter() - began))
             found = programme.solve(time_limit=left)
         if found is not None:
-            dispatch = dispatch_of(instance, programme.block, found.values)
+            dispatch: Dispatch | ReservoirPlan = _dispatch(instance, programme.block, found.values)
         else:
             dispatch = stage_by_stage(instance)
         objective = instance.check(dispatch).objective
@@ -161,37 +162,12 @@ def paths_of(instance: HydrothermalInstance, columns: npt.ArrayLike) -> Integers
     return np.moveaxis(given.astype(np.int64), 1, 0)
 
 
-def dispatch_of(instance: HydrothermalInstance, model: StageModel, values: Floats) -> Dispatch:
-    """The dispatch of a scenario from the variables float64[T, V] of its stages.
-
-    Every variable is put back within its bounds, from which HiGHS may stray by 1e-7. What a copper plate lacks is
-    booked at the reference bus.
-    """
+def _dispatch(instance: HydrothermalInstance, model: StageModel, values: Floats) -> Dispatch:
+    """The dispatch of a scenario from the variables float64[T, V] of its stages in the storage form."""
     assert instance.columns is not None
-    values = np.clip(values, model.lower, model.upper) + 0.0
-    n_stages = len(values)
-
-    def at_buses(name: str) -> Floats:
-        found = values[:, model.columns[name]]
-        buses = np.zeros((n_stages, instance.n_buses))
-        if found.shape[1] == instance.n_buses:
-            buses[:] = found
-        elif found.shape[1]:
-            buses[:, instance.reference_bus] = found[:, 0]
-        return buses
-
-    flows = values[:, model.columns["flow"]]
-    return Dispatch(
-        columns=instance.columns,
-        volumes=np.concatenate([instance.initial_volume[None], values[:, model.columns["volume"]]]),
-        turbined=values[:, model.columns["turbined"]],
-        spilled=values[:, model.columns["spilled"]],
-        power=values[:, model.columns["power"]],
-        deficit=at_buses("deficit"),
-        surplus=at_buses("surplus"),
-        flows=flows if flows.shape[1] else np.zeros((n_stages, instance.n_branches)),
-        angles=at_buses("angle"),
-    )
+    volumes = np.clip(values[:, model.columns["volume"]], instance.min_volume, instance.max_volume) + 0.0
+    path = np.concatenate([instance.initial_volume[None], volumes])
+    return dispatch_of(instance, instance.columns, path, model, values)
 
 
 def stage_by_stage(instance: HydrothermalInstance) -> Dispatch:
@@ -204,4 +180,4 @@ def stage_by_stage(instance: HydrothermalInstance) -> Dispatch:
         columns = lp.model.columns
         volume = balance.settle(water, values[columns["turbined"]], values[columns["spilled"]])
         rows.append(values)
-    return dispatch_of(instance, stage_model(instance, 0, "storage"), np.array(rows))
+    return _dispatch(instance, stage_model(instance, 0, "storage"), np.array(rows))

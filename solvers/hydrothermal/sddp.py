@@ -166,17 +166,8 @@ class SDDP:
                 if every and self.iterations % every == 0 and not out_of_time():
                     mean, interval = self.estimate(simulations, key=self.iterations)
                 self._seconds = before + time.perf_counter() - began
-                row = TrainingRow(
-                    self.iterations,
-                    self._seconds,
-                    self.lower_bound,
-                    path_cost,
-                    mean,
-                    interval,
-                    self.lps,
-                    self.n_cuts,
-                    self.retries,
-                )
+                figures = self.lower_bound, path_cost, mean, interval
+                row = TrainingRow(self.iterations, self._seconds, *figures, self.lps, self.n_cuts, self.retries)
                 self.rows.append(row)
                 bar.update()
                 bar.set_postfix(bound=f"{row.lower_bound:.6g}", cuts=row.cuts)
@@ -289,6 +280,10 @@ class SDDP:
     def retries(self) -> int:
         """Programmes that HiGHS solved only at a second try."""
         return sum(stage.lp.retries for stage in self._stages)
+
+    def cuts(self, stage: int) -> CutPool | None:
+        """The cuts on the volumes at the end of a stage; None after the last one."""
+        return self._stage(stage).cuts
 
     def bound(self) -> float:
         """The lower bound of the cuts known now, solved anew: USD."""

@@ -34,7 +34,9 @@ def random_trials(n: int):
 
 
 def suitable_env(key: str) -> str:
-    """The first of two env ids whose actions the algorithm takes."""
+    """The first of two env ids whose actions the algorithm takes; one with a target model where it needs one."""
+    if key == "tsddr":
+        return "orl:orl/Hydrothermal-v0"
     env = make_vec_env("CartPole-v1")
     try:
         build_model(TrainingRun(key, "CartPole-v1", policy=POLICIES.get(key)), env)

@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 from inventory_toy import TwoShelves
 from stable_baselines3.common.base_class import BaseAlgorithm
+from tank_toy import TankEnv
 
 from orl import registry
 
@@ -25,6 +26,7 @@ SHORT = {
     "mdpo": {"n_steps": 32, "vf_batch_size": 32},
     "pdppo": {"n_steps": 32, "batch_size": 32, "n_exogenous_samples": 2},
     "reference-pdppo": {"n_steps": 32, "n_epochs": 2},
+    "tsddr": {"batch_size": 4, "n_eval_episodes": 3},
 }
 CONTINUOUS = {"sac", "td3", "ddpg", "tqc", "cross-q", "fast-sac", "fast-td3", "off-policy-mdpo"}
 OFF_POLICY = {"dqn", "qr-dqn", *CONTINUOUS}
@@ -53,6 +55,8 @@ class MaskedCorridor(gymnasium.Env):
 def suitable_env(key: str) -> gymnasium.Env:
     if "pdppo" in key:
         return TwoShelves()
+    if key == "tsddr":
+        return TankEnv()
     if "maskable" in key:
         return gymnasium.wrappers.TimeLimit(MaskedCorridor(), 20)
     return gymnasium.make("Pendulum-v1" if key in CONTINUOUS else "CartPole-v1", max_episode_steps=20)

@@ -191,6 +191,98 @@ def test_an_order_in_which_water_flows_back_is_refused():
             ReachableMap(replace(instance, upstream_first=np.array(order)))
 
 
+def one_sided(weights, states, k, i, step, function):
+    """Differences of ``(weights * function(*states)).sum(1)`` by entry i of states[k], to the left and to the right."""
+    values = []
+    for move in (-step, 0.0, step):
+        moved = [state.copy() for state in states]
+        moved[k][:, i] += move
+        values.append((weights * function(*moved).volumes).sum(1))
+    return (values[1] - values[0]) / step, (values[2] - values[1]) / step
+
+
+@pytest.mark.parametrize("as_targets", [False, True])
+@pytest.mark.parametrize("number", range(10))
+def test_gradients_are_those_of_finite_differences(number, as_targets):
+    instance = CASES[number]
+    reach = ReachableMap(instance)
+    volumes, inflows, choices = random_states(instance, 60, 500 + number)
+    volumes = volumes * np.random.default_rng(number).random(volumes.shape) ** 2  # also less than the least volumes
+    function = reach
+    if as_targets:
+        function = reach.project
+        choices = choices * 1.2 * np.maximum(instance.max_volume, 1.0) - 0.1
+    weights = np.random.default_rng(number).normal(size=volumes.shape)
+    by_volumes, by_choices = reach.gradient(volumes, inflows, choices, weights, as_targets=as_targets)
+    checked = 0
+    for k, gradient in ((0, by_volumes), (2, by_choices)):
+        for i in range(instance.n_plants):
+            left, right = one_sided(weights, (volumes, inflows, choices), k, i, 1e-6, function)
+            scale = np.maximum(1.0, np.abs(gradient[:, i]))
+            smooth = np.abs(left - right) <= 1e-4 * scale
+            np.testing.assert_array_less(np.abs((left + right) / 2 - gradient[:, i])[smooth], 1e-4 * scale[smooth])
+            # at a kink between two pieces it is the derivative of one of them; at corners there may be more pieces
+            side = np.minimum(np.abs(left - gradient[:, i]), np.abs(right - gradient[:, i])) <= 1e-4 * scale
+            assert side.mean() > 0.8
+            checked += smooth.sum()
+    assert checked > 0.6 * 2 * volumes.size
+
+
+def test_gradients_at_the_ends_of_fractions_are_those_inside():
+    reach = ReachableMap(CASES[0])
+    volumes, inflows, _ = random_states(CASES[0], 50, 3)
+    weights = np.ones(volumes.shape)
+    for y, inside in ((0.0, 1e-9), (1.0, 1 - 1e-9)):
+        at_end = reach.gradient(volumes, inflows, np.full(volumes.shape, y), weights)
+        near = reach.gradient(volumes, inflows, np.full(volumes.shape, inside), weights)
+        np.testing.assert_allclose(at_end[1], near[1], atol=1e-6)
+        assert np.abs(at_end[1]).max() > 1
+        outside = reach.gradient(volumes, inflows, np.full(volumes.shape, 2 * y - 0.5), weights)
+        assert not outside[1].any()
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_a_thousand_requests_for_turbined_water_are_met_as_far_as_water_goes(number):
+    instance = CASES[number]
+    reach, factor = ReachableMap(instance), instance.water_factor
+    volumes, inflows, shares = random_states(instance, 1000, 40 + number)
+    low, high = instance.least_outflow, instance.most_outflow
+    asked = low + shares * (high - low)
+    done = reach.operate(volumes, inflows, asked)
+    at_hand = volumes + factor * inflows + arrivals(instance, done.turbined, done.spilled)
+    tiny = 1e-9 * at_hand.max()
+    np.testing.assert_allclose(done.volumes + factor * done.turbined + done.spilled, at_hand, atol=tiny)
+    assert (done.turbined >= low).all()
+    assert (done.turbined <= asked).all()
+    assert (done.volumes <= instance.max_volume).all()
+    assert (done.volumes >= 0).all()
+    assert (done.spilled >= 0).all()
+    spilling = done.spilled > 0
+    np.testing.assert_array_equal(done.volumes[spilling], np.broadcast_to(instance.max_volume, volumes.shape)[spilling])
+    less, above_least = done.turbined < asked - tiny, done.turbined > low + tiny
+    np.testing.assert_allclose(
+        done.volumes[less & above_least],
+        np.broadcast_to(instance.min_volume, volumes.shape)[less & above_least],
+        atol=tiny,
+    )
+    assert spilling.any()
+    assert less.any()
+    assert (~less).any()
+    beyond = reach.operate(volumes, inflows, asked + np.where(shares == 1, 99.0, 0.0) - np.where(shares == 0, 99.0, 0))
+    np.testing.assert_array_equal(beyond.volumes, done.volumes)
+
+
+def test_read_only_and_strided_arrays_are_taken():
+    reach = ReachableMap(CASES[1])
+    states = random_states(CASES[1], 8, 0)
+    expected = reach(*states).volumes
+    strided = [np.repeat(state, 2, axis=0)[::2] for state in states]
+    for state in strided:
+        state.setflags(write=False)
+    np.testing.assert_array_equal(reach(*strided).volumes, expected)
+    assert reach(*[state[:0] for state in states]).volumes.shape == (0, 6)
+
+
 def test_the_map_can_be_pickled():
     reach = ReachableMap(CASES[0])
     states = random_states(CASES[0], 5, 0)

@@ -232,7 +232,7 @@ def test_bad_requests_are_refused() -> None:
         StageLP(tri3(), form="loose")
     with pytest.raises(InputError, match="cuts need a future"):
         StageLP(tri3(), form="storage").add_cuts(1.0, [0.0, 0.0, 0.0])
-    assert stage_lp.FORMS == ("strict", "storage", "future")
+    assert stage_lp.FORMS == ("strict", "storage", "future", "release")
 
 
 def test_openings_cover_what_may_flow_in() -> None:
