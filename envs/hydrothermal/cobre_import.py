@@ -202,11 +202,10 @@ def _grid(case: Case, path: str, keys: Mapping[str, Mapping[int, int]], value: s
             )
         unknown = ~np.isin(column, list(positions))
         if unknown.any():
-            field, found = f"{key}[{int(unknown.argmax())}]", int(column[unknown][0])
-            raise InputError(
-                "refers to nothing", source=source, field=field, value=found, expected=f"one of {len(positions)} known"
-            )
-        places.append(np.array([positions[number] for number in column.tolist()]))
+            row, expected = int(unknown.argmax()), f"one of {len(positions)} known"
+            number = int(column[row])
+            raise InputError("refers to nothing", source=source, field=f"{key}[{row}]", value=number, expected=expected)
+        places.append(np.array([positions[known] for known in column.tolist()]))
     shape = tuple(len(positions) for positions in keys.values())
     counts = np.zeros(shape, np.int64)
     np.add.at(counts, tuple(places), 1)

@@ -117,7 +117,7 @@ class MujocoCodec:
 
     def _bind(self, base: Any) -> None:
         """Note the memory of an env: sizes, and flat views of its arrays."""
-        import mujoco
+        import mujoco  # type: ignore[import-untyped]
 
         self._kind = int(mujoco.mjtState.mjSTATE_INTEGRATION)
         self._get, self._set = mujoco.mj_getState, mujoco.mj_setState
@@ -295,7 +295,7 @@ def set_elapsed(env: Env, steps: int) -> None:
     """Let every TimeLimit of the stack count on from ``steps``."""
     for layer in layers(env):
         if isinstance(layer, TimeLimit):
-            layer._elapsed_steps = steps
+            layer._elapsed_steps = steps  # type: ignore[assignment]  # None before the first reset
 
 
 def refuse_stateful_layers(env: Env) -> None:

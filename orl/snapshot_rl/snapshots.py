@@ -178,7 +178,7 @@ class SnapshotSet:
                     value=_layout(other.observations),
                     expected=str(_layout(sets[0].observations)),
                 )
-        columns = {name: np.concatenate([getattr(s, name) for s in sets]) for name in _COLUMNS}
+        columns: dict[str, Any] = {name: np.concatenate([getattr(s, name) for s in sets]) for name in _COLUMNS}
         first = np.cumsum([0] + [len(s.episode_returns) for s in sets])
         columns["episodes"] = np.concatenate([s.episodes + n for s, n in zip(sets, first, strict=False)])
         return replace(

@@ -91,8 +91,8 @@ def critic_of(teacher: Any) -> Values | None:
         return None
     if hasattr(policy, "predict_values"):
         return _in_chunks(policy, policy.predict_values)
-    critic, actor = getattr(policy, "critic", None), getattr(policy, "actor", None)
-    if hasattr(critic, "q1_forward") and actor is not None:
+    critic: Any = getattr(policy, "critic", None)
+    if hasattr(critic, "q1_forward"):
         return _in_chunks(policy, lambda x: critic.q1_forward(x, policy._predict(x, deterministic=True)))
     if hasattr(policy, "q_net"):
         return _in_chunks(policy, lambda x: policy.q_net(x).max(dim=1).values)
