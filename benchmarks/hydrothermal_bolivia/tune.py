@@ -15,18 +15,27 @@ from run import ENV_ID, INSTANCE, PPO, PPO_COPIES, RESULTS, SAC, SAC_COPIES, STA
 import orl
 from orl.envs.hydrothermal.vector import HydrothermalVectorEnv
 
+REWARD_SCALE = 1e-4  # of the environment, unless a trial says otherwise
 TUNING = RESULTS / "tuning.csv"
 PATHS, FIRST_SEED = 30, 50_000
 STEPS_TRIED = {"ppo": 300_000, "sac": 30_000}
+NETS = {"net_arch": [64, 64]}
 TRIALS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ppo", {}),
     ("ppo", {"learning_rate": 1e-3}),
-    ("ppo", {"policy_kwargs": {"net_arch": [64, 64], "log_std_init": -1.0}}),
-    ("ppo", {"learning_rate": 1e-3, "policy_kwargs": {"net_arch": [64, 64], "log_std_init": -1.0}}),
-    ("ppo", {"learning_rate": 1e-3, "gae_lambda": 0.9, "policy_kwargs": {"net_arch": [64, 64], "log_std_init": -1.0}}),
+    ("ppo", {"policy_kwargs": {**NETS, "log_std_init": -1.0}}),
+    ("ppo", {"learning_rate": 1e-3, "policy_kwargs": {**NETS, "log_std_init": -1.0}}),
+    ("ppo", {"learning_rate": 1e-3, "gae_lambda": 0.9, "policy_kwargs": {**NETS, "log_std_init": -1.0}}),
+    ("ppo", {"learning_rate": 1e-3, "policy_kwargs": {**NETS, "log_std_init": -2.0}}),
+    ("ppo", {"learning_rate": 2e-3, "policy_kwargs": {**NETS, "log_std_init": -1.5}}),
+    ("ppo", {"learning_rate": 1e-3, "batch_size": 256, "policy_kwargs": {**NETS, "log_std_init": -1.5}}),
+    ("ppo", {"learning_rate": 1e-3, "reward_scale": 1e-5, "policy_kwargs": {**NETS, "log_std_init": -1.5}}),
+    ("ppo", {"learning_rate": 1e-3, "gamma": 0.98, "policy_kwargs": {**NETS, "log_std_init": -1.5}}),
     ("sac", {}),
     ("sac", {"learning_rate": 1e-3}),
     ("sac", {"gamma": 0.98}),
+    ("sac", {"gamma": 0.98, "reward_scale": 1e-3}),
+    ("sac", {"gamma": 0.98, "reward_scale": 1e-3, "ent_coef": 0.01}),
 )
 
 
@@ -46,11 +55,14 @@ def main() -> None:
         if (algorithm, str(changes)) in done:
             continue
         copies = PPO_COPIES if algorithm == "ppo" else SAC_COPIES
-        env = orl.make_vec(ENV_ID, copies, seed=7, instance=INSTANCE)
+        hyper = dict(changes)
+        env = orl.make_vec(
+            ENV_ID, copies, seed=7, instance=INSTANCE, reward_scale=hyper.pop("reward_scale", REWARD_SCALE)
+        )
         if algorithm == "ppo":
-            model: Any = orl.FastPPO("MlpPolicy", env, seed=7, device="cpu", **{**PPO, **changes})
+            model: Any = orl.FastPPO("MlpPolicy", env, seed=7, device="cpu", **{**PPO, **hyper})
         else:
-            options = {"train_freq": 1, "gradient_steps": 1, "learning_starts": 960, **SAC, **changes}
+            options = {"train_freq": 1, "gradient_steps": 1, "learning_starts": 960, **SAC, **hyper}
             model = orl.FastSAC("MlpPolicy", env, seed=7, device="cpu", **options)
         began = time.process_time()
         model.learn(STEPS_TRIED[algorithm])

@@ -31,7 +31,7 @@ def actions_of(venv, rng):
 class TestNative:
     def test_copies_start_at_snapshots_and_play_as_the_single_env_would(self, id) -> None:
         snapshots = snapshots_of(id)
-        venv = VecSnapshotWrapper(orl.make_vec(id, 3), snapshots, truncate_step=4, seed=0)
+        venv = VecSnapshotWrapper(orl.make_vec(id, 3, seed=0), snapshots, truncate_step=4, seed=0)
         rng = np.random.default_rng(0)
         observations, singles, ends = venv.reset(), [None] * 3, 0
         counts = np.zeros(3, int)
@@ -62,7 +62,7 @@ class TestNative:
         assert venv.start_counts.sum() == 3 + ends
 
     def test_the_phase_ends_with_a_truncated_step_and_plain_starts(self, id) -> None:
-        venv = VecMonitor(VecSnapshotWrapper(orl.make_vec(id, 3), snapshots_of(id), seed=0))
+        venv = VecMonitor(VecSnapshotWrapper(orl.make_vec(id, 3, seed=0), snapshots_of(id), seed=0))
         rng = np.random.default_rng(0)
         venv.reset()
         venv.step(actions_of(venv, rng))
@@ -101,14 +101,20 @@ def dict_of(observations):
 
 
 def test_a_share_of_the_starts_of_a_native_batch() -> None:
-    venv = VecSnapshotWrapper(orl.make_vec(LAKE, 8), snapshots_of(LAKE), p_snapshot=0.3, truncate_step=1, seed=0)
+    venv = VecSnapshotWrapper(
+        orl.make_vec(LAKE, 8, seed=0), snapshots_of(LAKE), p_snapshot=0.3, truncate_step=1, seed=0
+    )
     venv.reset()
     starts = []
-    for _ in range(120):
-        _, _, dones, infos = venv.step(np.zeros(8, np.int64))
+    first, _ = gymnasium.make(LAKE).reset()
+    for _ in range(60):  # fewer than the horizon
+        observations, _, dones, infos = venv.step(np.zeros(8, np.int64))
+        for i in np.flatnonzero(dones).tolist():
+            if "snapshot" not in venv.reset_infos[i]:
+                np.testing.assert_array_equal(observations[i], first)
         starts += ["snapshot_episode" in infos[i] for i in np.flatnonzero(dones)]
         assert all("snapshot_episode" in infos[i] or not infos[i].get("TimeLimit.truncated") for i in range(8))
-    assert venv.start_counts.sum() > 0
+    assert 0 < sum(starts) < len(starts)
 
 
 def test_a_seed_fixes_the_draws() -> None:

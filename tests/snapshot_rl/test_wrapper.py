@@ -149,6 +149,9 @@ class TestEnd:
         snapshots = collect_snapshots(RandomTeacher(env), env, n_episodes=1, interval=5)
         late = int(np.flatnonzero(snapshots.elapsed >= 995)[0])
         student = SnapshotWrapper(gymnasium.make(id, terminate_when_unhealthy=False), snapshots, truncate_step=100)
+        student.reset(options={"snapshot": None})
+        for _ in range(950):
+            student.step(np.zeros(3, np.float32))
         student.reset(options={"snapshot": late})
         flags = [student.step(np.zeros(3, np.float32))[3] for _ in range(100)]
         assert flags == [False] * 99 + [True]
