@@ -46,21 +46,22 @@ INSTANCE = load("bolivia")
 STAGES, PATHS = INSTANCE.horizon, 30
 PANEL = np.random.default_rng(20260706).integers(0, INSTANCE.n_columns, size=(STAGES, PATHS))
 SEEDS = (0, 1, 2)
-UPDATES, BATCH = 360, 16
+UPDATES, BATCH = 1000, 16
 STEPS = UPDATES * BATCH * STAGES
-SDDP_SECONDS, SDDP_ITERATIONS = 600.0, 100
+TEN_MINUTES = 600.0
+SDDP_ITERATIONS = 100
 ENV_ID = "orl:orl/Hydrothermal-v0"
 PPO = {
     "n_steps": 96,
-    "batch_size": 768,
+    "batch_size": 256,
     "n_epochs": 10,
     "gamma": 1.0,
     "gae_lambda": 0.95,
-    "learning_rate": 3e-4,
-    "policy_kwargs": {"net_arch": [64, 64]},
+    "learning_rate": 1e-3,
+    "policy_kwargs": {"net_arch": [64, 64], "log_std_init": -1.5},
 }
 PPO_COPIES, SAC_COPIES = 32, 8
-SAC = {"gamma": 0.999, "learning_rate": 3e-4, "batch_size": 256, "policy_kwargs": {"net_arch": [64, 64]}}
+SAC = {"gamma": 0.98, "learning_rate": 3e-4, "batch_size": 256, "policy_kwargs": {"net_arch": [64, 64]}}
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Played:
     """A method on the panel: costs float64[PATHS] in USD for each hour of a stage, and what it took to get it."""
 
     costs: np.ndarray
+    train_cpu_seconds: float = 0.0
     train_seconds: float = 0.0
     train_steps: int = 0
     decision_ms: float | None = None
@@ -77,12 +79,14 @@ class Played:
 def play_sddp(seed: int) -> Played:
     """Train cuts, keep the log, play them."""
     sddp = SDDP(INSTANCE, seed=seed)
-    sddp.train(iterations=SDDP_ITERATIONS, time_limit=SDDP_SECONDS, progress=True)
+    cpu, wall = clocks()
+    sddp.train(iterations=SDDP_ITERATIONS, time_limit=TEN_MINUTES, progress=True)
+    spent = time.process_time() - cpu, time.perf_counter() - wall
     sddp.save_log(SDDP_LOG)
     began = time.perf_counter()
     costs, _ = sddp.simulate(PANEL)
     ms = 1000 * (time.perf_counter() - began) / costs.size
-    return Played(costs.sum(1), sddp.rows[-1].seconds, sddp.lps, ms)
+    return Played(costs.sum(1), *spent, sddp.lps, ms)
 
 
 def play_rule(key: str, **options: Any) -> Callable[[int], Played]:
@@ -108,14 +112,14 @@ def play_tsddr(policy: str) -> Callable[[int], Played]:
         model = orl.TSDDR(policy, env, batch_size=BATCH, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
             model.set_logger(configure(folder, ["csv"]))
-            began = time.perf_counter()
+            cpu, wall = clocks()
             model.learn(STEPS, log_interval=5)
-            seconds = time.perf_counter() - began
+            spent = time.process_time() - cpu, time.perf_counter() - wall
             keep_curve(Path(folder) / "progress.csv", policy, seed)
         if policy == "LSTMTarget" and seed == SEEDS[0]:
             model.save(WEIGHTS)
         costs, ms = play_model(model)
-        return Played(costs, seconds, model.num_timesteps, ms)
+        return Played(costs, *spent, model.num_timesteps, ms)
 
     return play
 
@@ -130,20 +134,20 @@ def keep_curve(log: Path, policy: str, seed: int) -> None:
 
 
 class Deadline(BaseCallback):
-    """Ends a training after so many seconds."""
+    """Ends a training after so many CPU-seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
 
     def _on_training_start(self) -> None:
-        self.began = time.perf_counter()
+        self.began = time.process_time()
 
     def _on_step(self) -> bool:
-        return time.perf_counter() - self.began < self.seconds
+        return time.process_time() - self.began < self.seconds
 
 
-def play_ppo(equal: str) -> Callable[[int], Played]:
+def play_ppo(equal: str | float) -> Callable[[int], Played]:
     """FastPPO on the native batch, with the steps or the seconds of TS-DDR's LSTM of the same seed."""
 
     def play(seed: int) -> Played:
@@ -153,7 +157,7 @@ def play_ppo(equal: str) -> Callable[[int], Played]:
     return play
 
 
-def play_sac(equal: str) -> Callable[[int], Played]:
+def play_sac(equal: str | float) -> Callable[[int], Played]:
     """FastSAC on the native batch."""
 
     def play(seed: int) -> Played:
@@ -164,17 +168,24 @@ def play_sac(equal: str) -> Callable[[int], Played]:
     return play
 
 
-def learn(model: BaseAlgorithm, equal: str, seed: int) -> Played:
-    """Train until the steps, or the seconds, of TS-DDR are over; then play greedily."""
-    began = time.perf_counter()
+def learn(model: BaseAlgorithm, equal: str | float, seed: int) -> Played:
+    """Train until the steps, or the CPU-seconds, of TS-DDR (or as many as given) are over; then play greedily."""
+    cpu, wall = clocks()
     if equal == "steps":
         model.learn(STEPS)
     else:
-        [row] = [r for r in measure.read_rows(RUNS) if (r["method"], r["seed"]) == (TSDDR, str(seed))]
-        model.learn(10**9, callback=Deadline(float(row["train_seconds"])))
-    seconds = time.perf_counter() - began
+        if equal == "seconds":
+            [row] = [r for r in measure.read_rows(RUNS) if (r["method"], r["seed"]) == (TSDDR, str(seed))]
+            equal = row["train_cpu_seconds"]
+        model.learn(10**9, callback=Deadline(float(equal)))
+    spent = time.process_time() - cpu, time.perf_counter() - wall
     costs, ms = play_model(model)
-    return Played(costs, seconds, model.num_timesteps, ms)
+    return Played(costs, *spent, model.num_timesteps, ms)
+
+
+def clocks() -> tuple[float, float]:
+    """CPU and wall clock now."""
+    return time.process_time(), time.perf_counter()
 
 
 def play_model(model: Any) -> tuple[np.ndarray, float]:
@@ -201,12 +212,14 @@ METHODS: dict[str, tuple[Callable[[int], Played], tuple[int, ...]]] = {
     TSDDR: (play_tsddr("LSTMTarget"), SEEDS),
     "TS-DDR, MLP": (play_tsddr("MLPTarget"), SEEDS),
     "linear decision rule": (play_tsddr("LinearTarget"), SEEDS),
-    "rolling horizon, 12 stages": (play_rule("rolling-horizon", horizon=12), (0,)),
-    "rolling horizon, 24 stages": (play_rule("rolling-horizon", horizon=24), (0,)),
+    "rolling horizon, 12 stages": (play_rule("rolling-horizon", window=12), (0,)),
+    "rolling horizon, 24 stages": (play_rule("rolling-horizon", window=24), (0,)),
     "myopic": (play_rule("myopic"), (0,)),
     "PPO, equal steps": (play_ppo("steps"), SEEDS),
     "PPO, equal seconds": (play_ppo("seconds"), SEEDS),
     "SAC, equal seconds": (play_sac("seconds"), SEEDS),
+    "SAC, equal steps": (play_sac("steps"), SEEDS[:1]),
+    "PPO, ten minutes": (play_ppo(TEN_MINUTES), SEEDS[:1]),
     "empty": (play_rule("empty"), (0,)),
     "full": (play_rule("full"), (0,)),
     "random": (play_rule("random"), (0,)),
@@ -231,7 +244,8 @@ def measure_job(method: str, seed: int) -> None:
         measure.append_row(COSTS, row)
     for path, cost in enumerate(played.costs.tolist()):
         measure.append_row(COSTS, {"method": method, "seed": seed, "path": path, "cost": f"{cost:.4f}"})
-    figures = {"mean": f"{played.costs.mean():.4f}", "train_seconds": played.train_seconds}
+    figures = {"mean": f"{played.costs.mean():.4f}", "train_cpu_seconds": played.train_cpu_seconds}
+    figures |= {"train_seconds": played.train_seconds}
     more = {"train_steps": played.train_steps, "decision_ms": played.decision_ms, "load": load_before}
     measure.append_row(RUNS, {"method": method, "seed": seed, **figures, **more})
 
@@ -272,8 +286,9 @@ def summary() -> list[dict[str, Any]]:
             line["on SDDP"] = difference.mean() if other else None
             line["± se"] = difference.std(ddof=1) / np.sqrt(PATHS) if other else None
             line["cheaper on"] = f"{(difference < 0).sum()}/{PATHS}" if other else ""
-        seconds = [float(row["train_seconds"]) for row in mine]
-        line["training s"] = float(np.median(seconds)) if any(seconds) else None
+        for key, clock in (("training CPU-s", "train_cpu_seconds"), ("training s", "train_seconds")):
+            seconds = [float(row[clock]) for row in mine]
+            line[key] = float(np.median(seconds)) if any(seconds) else None
         line["steps"] = int(float(mine[0]["train_steps"])) or None
         spent = [float(row["decision_ms"]) for row in mine if row["decision_ms"]]
         line["decision ms"] = float(np.median(spent)) if spent else None
@@ -287,7 +302,7 @@ def figures() -> dict[str, Any]:
     out: dict[str, Any] = {"sddp_bound": sddp_bound(), "sddp_mean": means.get("SDDP"), "tsddr_mean": means.get(TSDDR)}
     if "SDDP" in means and TSDDR in means:
         out["tsddr_over_sddp"] = means[TSDDR] / means["SDDP"]
-        for key in ("PPO, equal steps", "PPO, equal seconds", "SAC, equal seconds"):
+        for key in (name for name in METHODS if name.startswith(("PPO", "SAC"))):
             if key in means:
                 out[f"tsddr_over_{key.lower().replace(', ', '_').replace(' ', '_')}"] = means[TSDDR] / means[key]
     return out

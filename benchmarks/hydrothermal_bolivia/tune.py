@@ -21,7 +21,7 @@ PATHS, FIRST_SEED = 30, 50_000
 STEPS_TRIED = {"ppo": 300_000, "sac": 30_000}
 NETS = {"net_arch": [64, 64]}
 TRIALS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("ppo", {}),
+    ("ppo", {}),  # those of run.py when the trials began: learning rate 3e-4, batches of 768, log_std_init 0
     ("ppo", {"learning_rate": 1e-3}),
     ("ppo", {"policy_kwargs": {**NETS, "log_std_init": -1.0}}),
     ("ppo", {"learning_rate": 1e-3, "policy_kwargs": {**NETS, "log_std_init": -1.0}}),
