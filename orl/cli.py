@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from orl.bench.yaml_lines import parse
-from orl.common.atomic import atomic_path, write_json
+from orl.common.atomic import atomic_path
 from orl.common.errors import DataUnavailableError, IllegalActionError, InputError, MissingExtraError
-from orl.common.json_files import read_json
+from orl.solve_cli import make_solver, solve_command
 from orl.sweep_cli import sweep_app
+from orl.terminal import INTERRUPTED, console, key_values, number, percent, require_writable
 from orl.tune_cli import tune_command
 
-INTERRUPTED = 130
-LARGEST_SOLUTION = 2**26
-"""Bytes of a file that ``--hint`` reads."""
 app = typer.Typer(
     help="Operations research and reinforcement learning in one table: same instance, objective, bound and clock.",
     no_args_is_help=True,
@@ -49,60 +42,6 @@ class Kind(StrEnum):
     algorithms = "algorithms"
     solvers = "solvers"
     instances = "instances"
-
-
-def _console(stderr: bool = False) -> Console:
-    """A console that does not cut table cells when its output is a file or a pipe."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 160)
-
-
-def key_values(items: list[str] | None, option: str) -> dict[str, Any]:
-    """Keyword arguments from the command line: ``a=1``, ``a.b=2`` (nested) or a whole JSON or YAML mapping.
-
-    Values are YAML 1.2: ``1`` and ``3e-4`` are numbers, ``true`` a truth value, ``[1, 2]`` a list, anything else text.
-
-    >>> key_values(["n=3", "net.rate=3e-4", '{"flag": true}'], "--hyper")
-    {'n': 3, 'net': {'rate': 0.0003}, 'flag': True}
-
-    Raises:
-        InputError: neither of these forms.
-    """
-    out: dict[str, Any] = {}
-    for item in items or []:
-        expected = "key=value or a JSON/YAML mapping"
-        key, equals, text = item.partition("=")
-        is_pair = bool(equals) and key.strip().replace(".", "").replace("_", "").isalnum()
-        try:
-            document = parse((text if is_pair else item).strip() or "null", option)
-        except InputError as error:
-            raise InputError("cannot be read", field=option, value=item, expected=expected) from error
-        if document.errors:
-            raise InputError(document.errors[0].problem, field=option, value=item, expected=expected)
-        value = document.data
-        if is_pair:
-            *path, last = key.strip().split(".")
-            inner = out
-            for name in path:
-                inner = inner.setdefault(name, {})
-                if not isinstance(inner, dict):
-                    raise InputError("set twice", field=option, value=item, expected=f"{name!r} once")
-            inner[last] = value
-        elif isinstance(value, dict):
-            out |= value
-        else:
-            raise InputError("cannot be read", field=option, value=item, expected=expected)
-    return out
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    if value is None or value != value:
-        return "-"
-    return f"{value:,.{digits}f}" if value % 1 else f"{value:,.0f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{100 * value:.1f} %"
 
 
 @app.callback(invoke_without_command=True)
@@ -127,25 +66,25 @@ def list_command(
     """List environments, algorithms, solvers and instances."""
     from orl import registry
 
-    console = _console()
+    terminal = console()
     if domain is not None:
         registry.domain(domain)
     if kind in (None, Kind.envs):
         rows = [(e.id, e.domain, e.summary) for e in registry.environments(domain)]
-        console.print(_table("Environments", ("id", "domain", "what"), rows))
+        terminal.print(_table("Environments", ("id", "domain", "what"), rows))
     if kind in (None, Kind.algorithms):
         entries = registry.algorithms() if domain is None or kind else ()
         if entries:
-            console.print(_table("Algorithms", ("key", "what"), [(e.key, e.summary) for e in entries]))
+            terminal.print(_table("Algorithms", ("key", "what"), [(e.key, e.summary) for e in entries]))
     if kind in (None, Kind.solvers):
         solver_rows = [(e.key, e.domain or "", e.summary) for e in registry.solvers(domain)]
-        console.print(_table("Solvers", ("key", "domain", "what"), solver_rows))
+        terminal.print(_table("Solvers", ("key", "domain", "what"), solver_rows))
     if kind in (None, Kind.instances):
         chosen = registry.domains() if domain is None else (registry.domain(domain),)
         for each in chosen:
             names = each.instances()
-            console.print(f"[bold]Instances of {each.name}[/] ({len(names)} that load without network)")
-            console.print(", ".join(names) if kind else _families(names), highlight=False, soft_wrap=True)
+            terminal.print(f"[bold]Instances of {each.name}[/] ({len(names)} that load without network)")
+            terminal.print(", ".join(names) if kind else _families(names), highlight=False, soft_wrap=True)
 
 
 def _families(names: list[str]) -> str:
@@ -169,171 +108,6 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
     return table
 
 
-# ---- solve ---------------------------------------------------------------------------------------------------------
-@app.command()
-def solve(
-    domain: Annotated[str, typer.Argument(help="Domain, job_shop for instance.")],
-    instance: Annotated[str, typer.Option(help="Library name or file.")],
-    solver: Annotated[
-        str | None, typer.Option(help="Solver key (`orl list solvers`); by default the first of the domain.")
-    ] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds; the solver's own default when left out.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="Solver argument key=value.")] = None,
-    hint: Annotated[Path | None, typer.Option(help="Solution (JSON) to start from.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the solution and its figures as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture (png, svg, pdf, html).")] = None,
-) -> None:
-    """Solve one instance and check the solution.
-
-    Ctrl-C ends the search and keeps the best solution so far: it is checked, printed and written as usual.
-    """
-    from orl import registry
-
-    room = registry.domain(domain)
-    for path, expected in ((save, (".json",)), (plot, (".png", ".svg", ".pdf", ".html"))):
-        if path is not None and path.suffix not in expected:
-            raise InputError("unknown format", field="file", value=str(path), expected=f"one of {', '.join(expected)}")
-    require_writable(save, "--save")
-    require_writable(plot, "--plot")
-    if time_limit is not None and not time_limit >= 0:
-        raise InputError("bad limit", field="--time-limit", value=time_limit, expected="seconds >= 0")
-    solver = solver or registry.solvers(room.name)[0].key
-    problem = room.load(instance)
-    start = None if hint is None else read_solution(room, hint)
-    method = _make_solver(room.name, solver, option)
-    with _live(f"{solver} on {problem.name}", time_limit):
-        result = method.solve(problem, time_limit=time_limit, seed=seed, hint=start)
-    check = None if result.solution is None else problem.check(result.solution)
-    known = problem.best_known()
-    console = _console()
-    console.print(_result_table(problem, solver, result, check, known))
-    if save is not None:
-        write_json(save, _result_json(room.name, problem, solver, seed, result, check), indent=None)
-        console.print(f"written: {save}", highlight=False, soft_wrap=True)
-    if plot is not None and result.solution is not None:
-        with atomic_path(plot) as temporary:
-            room.draw(problem, result.solution, temporary)
-        console.print(f"written: {plot}", highlight=False, soft_wrap=True)
-    for violation in check.violations if check else ():
-        console.print(f"[red]violated[/]: {violation}")
-    if check is None or not check.feasible:
-        raise typer.Exit(0 if result.status == "infeasible" else 1)
-
-
-def read_solution(room: Any, path: Path) -> Any:
-    """A solution from what ``orl solve --save`` or ``Solution.to_json`` wrote.
-
-    Raises:
-        InputError: not a readable JSON file, or no solution of this domain in it.
-    """
-    data = read_json(path, largest=LARGEST_SOLUTION, expected="a solution as JSON")
-    if isinstance(data, dict) and "solution" in data:
-        data = data["solution"]
-    return room.solution(data, str(path))
-
-
-def require_writable(path: Path | None, option: str, *, folder: bool = False) -> None:
-    """Raise InputError unless ``path`` can be written as a file, or as a ``folder``: before the work, not after it.
-
-    Leaves nothing behind: folders that are missing are not made, the nearest one that exists is tried.
-    """
-    if path is None:
-        return
-    target = path.absolute()
-    try:
-        if target.is_dir() and not folder:
-            raise InputError("is a folder", field=option, value=str(path), expected="a file")
-        parent = target if folder else target.parent
-        while not parent.exists() and parent != parent.parent:
-            parent = parent.parent
-        with tempfile.TemporaryDirectory(prefix=".orl.", dir=parent):
-            pass
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}"
-        raise InputError(reason, field=option, value=str(path), expected="a place to write to") from error
-
-
-def _make_solver(domain: str, key: str, options: list[str] | None = None) -> Any:
-    from orl import registry
-
-    try:
-        return registry.solver(domain, key, **key_values(options, "--option"))
-    except TypeError as error:
-        raise InputError(str(error), source=key, field="--option", value=options) from error
-
-
-class ClockBar(BarColumn):
-    """A bar of elapsed time over the task's total, which moves while the work runs in foreign code."""
-
-    def render(self, task: Task) -> ProgressBar:
-        elapsed = task.elapsed or 0.0
-        return ProgressBar(total=task.total, completed=min(elapsed, task.total or elapsed), width=40)
-
-
-def _live(label: str, time_limit: float | None) -> Progress:
-    """A bar over the time limit, or a spinner without one, on stderr while the block runs."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        ClockBar() if time_limit else SpinnerColumn(),
-        TimeElapsedColumn(),
-        console=_console(stderr=True),
-        transient=True,
-    )
-    progress.add_task(label, total=time_limit)
-    return progress
-
-
-def _result_table(problem: Any, solver: str, result: Any, check: Any, known: Any) -> Table:
-    from orl.common.problem import relative_gap
-
-    table = Table(title=f"{problem.name}: {solver}", title_justify="left", title_style="bold", show_header=False)
-    best = None if known is None else known.upper
-    to_best = None if best is None or result.objective is None else relative_gap(result.objective, best)
-    rows = {
-        "status": result.status,
-        "objective": _number(result.objective),
-        "bound": _number(result.bound),
-        "gap to bound": _percent(result.gap),
-        "best known": "-" if known is None else f"{_number(best)} ({known.source}, {known.date})",
-        "gap to best known": _percent(to_best),
-        "seconds": f"{result.seconds:.2f}",
-        "incumbents": _curve(result.log),
-        "checked": "-" if check is None else ("yes" if check.feasible else f"NO, {len(check.violations)} violations"),
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
-
-
-def _curve(log: tuple[Any, ...], most: int = 6) -> str:
-    """The last incumbents of an anytime curve with their seconds."""
-    points: list[Any] = []
-    for point in log:
-        if point.objective is not None and (not points or point.objective < points[-1].objective):
-            points.append(point)
-    shown = [f"{_number(point.objective)} ({point.seconds:.1f} s)" for point in points[-most:]]
-    return " > ".join((["..."] if len(points) > most else []) + shown) or "-"
-
-
-def _result_json(domain: str, problem: Any, solver: str, seed: int, result: Any, check: Any) -> dict[str, Any]:
-    return {
-        "schema": "orl.solve/1",
-        "domain": domain,
-        "instance": problem.name,
-        "solver": solver,
-        "seed": seed,
-        "status": result.status,
-        "objective": result.objective,
-        "bound": result.bound,
-        "gap": result.gap if result.gap is None or abs(result.gap) != float("inf") else None,
-        "seconds": result.seconds,
-        "checked": None if check is None else check.feasible,
-        "solution": None if result.solution is None else result.solution.to_json(),
-        "log": [[point.seconds, point.objective, point.bound] for point in result.log],
-    }
-
-
 # ---- train ---------------------------------------------------------------------------------------------------------
 @app.command()
 def train(
@@ -349,6 +123,7 @@ def train(
     eval_every: Annotated[int, typer.Option(help="Evaluate every so many steps; 0: never.")] = 0,
     eval_episodes: Annotated[int, typer.Option(help="Episodes an evaluation.")] = 20,
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch; small networks learn fastest with one.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the model in the folder of the run.")] = False,
 ) -> None:
     """Train an algorithm on an environment; saves model.zip and config.json.
@@ -359,9 +134,12 @@ def train(
     Ctrl-C saves what has been learned so far; exit code 130. Targets in the config.json of a run are code,
     which runs when the run is resumed or evaluated: load only runs you trust.
     """
+    import torch
+
     from orl.training import TrainingRun
     from orl.training import train as run_training
 
+    torch.set_num_threads(threads)
     run = TrainingRun(
         algorithm=algorithm,
         env_id=env_id,
@@ -378,14 +156,18 @@ def train(
     name = env_id.removeprefix("orl:").replace("/", "-")
     folder = out or Path("runs") / f"{algorithm}-{name}-{seed}"
     require_writable(folder, "--out", folder=True)
-    result = run_training(run, folder, resume=resume, console=_console(stderr=True))
-    console = _console()
-    console.print(f"{result.steps:,} steps, {result.seconds:.1f} s")
+    result = run_training(run, folder, resume=resume, console=console(stderr=True))
+    terminal = console()
+    terminal.print(f"{result.steps:,} steps, {result.seconds:.1f} s")
     for path in result.files:
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        terminal.print(f"written: {path}", highlight=False, soft_wrap=True)
     if result.interrupted:
-        console.print("ended by Ctrl-C; go on with --resume")
+        terminal.print("ended by Ctrl-C; go on with --resume")
         raise typer.Exit(INTERRUPTED)
+
+
+# ---- solve ---------------------------------------------------------------------------------------------------------
+app.command("solve")(solve_command)
 
 
 # ---- tune ----------------------------------------------------------------------------------------------------------
@@ -463,14 +245,14 @@ def evaluate(
             if tables[-1]["interrupted"].any():
                 break
         table = pandas.concat(tables, ignore_index=True)
-    console = _console()
-    console.print(_evaluation_table(table))
+    terminal = console()
+    terminal.print(_evaluation_table(table))
     if csv is not None:
         with atomic_path(csv) as temporary:
             table.to_csv(temporary, index=False)
-        console.print(f"written: {csv}", highlight=False, soft_wrap=True)
+        terminal.print(f"written: {csv}", highlight=False, soft_wrap=True)
     if table["interrupted"].any():
-        console.print("ended by Ctrl-C in the last row")
+        terminal.print("ended by Ctrl-C in the last row")
     if (table["checked"] == False).any():  # noqa: E712 (None means that there was nothing to check)
         raise typer.Exit(1)
     if table["interrupted"].any():
@@ -484,7 +266,7 @@ def _method_call(
     from orl import registry
 
     if environment is None or key not in {entry.key for entry in registry.rules(room.name)}:
-        return {"subject": _make_solver(room.name, key, options), "problems": problems or [room.load(room.example)]}
+        return {"subject": make_solver(room.name, key, options), "problems": problems or [room.load(room.example)]}
     given = key_values(options, "--option")
 
     def rule(env: Any) -> Any:
@@ -511,12 +293,12 @@ def _evaluation_table(table: Any) -> Table:
         out.add_row(
             row["subject"],
             row["instance"],
-            _number(row["objective"]),
-            _number(row["bound"]),
-            _percent(row["gap"]),
-            _number(row["best_known"]),
-            _percent(row["gap_to_best_known"]),
-            _number(row["return"], 3),
+            number(row["objective"]),
+            number(row["bound"]),
+            percent(row["gap"]),
+            number(row["best_known"]),
+            percent(row["gap_to_best_known"]),
+            number(row["return"], 3),
             f"{row['seconds']:.3f}",
             {True: "yes", False: "NO: " + row["violations"]}.get(row["checked"], "-"),
         )
@@ -536,7 +318,7 @@ def data_list(domain: Annotated[str | None, typer.Argument(help="Only this domai
         for room in rooms
         for file in room.files()
     ]
-    _console().print(_table("Data files", ("domain", "file", "here", "what"), rows))
+    console().print(_table("Data files", ("domain", "file", "here", "what"), rows))
 
 
 @data_app.command("fetch")
@@ -545,10 +327,10 @@ def data_fetch(domain: Annotated[str | None, typer.Argument(help="Only this doma
     from orl import registry
     from orl.common.data import fetch
 
-    console = _console()
+    terminal = console()
     for room in registry.domains() if domain is None else (registry.domain(domain),):
         for path in fetch(room.name, room.files()):
-            console.print(f"{room.name}: {path}", highlight=False, soft_wrap=True)
+            terminal.print(f"{room.name}: {path}", highlight=False, soft_wrap=True)
 
 
 # ---- demo ----------------------------------------------------------------------------------------------------------
@@ -566,7 +348,7 @@ def demo(
     from orl.demo import run_demo
 
     require_writable(out, "--out", folder=True)
-    table = run_demo(out, train_seconds=train_seconds, quick=quick, seed=seed, console=_console())
+    table = run_demo(out, train_seconds=train_seconds, quick=quick, seed=seed, console=console())
     if table["interrupted"].any():
         raise typer.Exit(INTERRUPTED)
 
@@ -580,7 +362,7 @@ def main() -> None:
             raise
         for each in getattr(error, "errors", None) or [error]:
             text = " ".join(str(each).split())
-            _console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+            console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

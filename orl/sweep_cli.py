@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orl.common.errors import InputError
+from orl.terminal import INTERRUPTED, require_writable
 
-INTERRUPTED = 130
 sweep_app = typer.Typer(help="Benchmark sweeps: one file in, one table and one page out.", no_args_is_help=True)
 
 SweepFile = Annotated[Path, typer.Argument(help="Sweep file (YAML).")]
@@ -166,7 +166,6 @@ def report(
 ) -> None:
     """Write tables, curves, profiles, pictures, failures and every run's configuration into one file."""
     from orl.bench.report import write_report
-    from orl.cli import require_writable
 
     if format is None:
         suffix = "html" if out is None else out.suffix.lstrip(".").lower()

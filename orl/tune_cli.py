@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-INTERRUPTED = 130
+from orl.terminal import INTERRUPTED, key_values, require_writable
 
 
 def tune_command(
@@ -49,7 +49,6 @@ def tune_command(
     """
     from orl.bench.search_spaces import read_space
     from orl.bench.tuning import Tuning, tune
-    from orl.cli import key_values, require_writable
 
     name = env_id.removeprefix("orl:").replace("/", "-")
     folder = out or Path("runs") / f"tune-{algorithm}-{name}"

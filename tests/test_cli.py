@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orl import cli, registry
-from orl.cli import app, key_values
+from orl import cli, registry, solve_cli
+from orl.cli import app
 from orl.common.errors import IllegalActionError, InputError
 from orl.envs.job_shop.instance import Schedule
 from orl.envs.job_shop.library import load
+from orl.terminal import key_values, require_writable
 
 runner = CliRunner()
 
@@ -116,7 +117,7 @@ def test_ctrl_c_ends_the_search_and_keeps_the_best_so_far(tmp_path: Path, monkey
         yield
         timer.join()
 
-    monkeypatch.setattr(cli, "_live", pressed_after_a_second)
+    monkeypatch.setattr(solve_cli, "_live", pressed_after_a_second)
     text = run(
         *("solve", "job_shop", "--instance", "ta41", "--solver", "tabu-search", "--time-limit", "300"),
         *("--save", str(saved)),
@@ -259,10 +260,10 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(
 
 
 def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
-    cli.require_writable(tmp_path / "deep" / "deeper" / "out.json", "--save")
-    cli.require_writable(tmp_path / "run", "--out", folder=True)
-    cli.require_writable(tmp_path, "--out", folder=True)
-    cli.require_writable(None, "--save")
+    require_writable(tmp_path / "deep" / "deeper" / "out.json", "--save")
+    require_writable(tmp_path / "run", "--out", folder=True)
+    require_writable(tmp_path, "--out", folder=True)
+    require_writable(None, "--save")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -286,7 +287,7 @@ def test_a_hint_of_any_size_or_depth_is_answered_in_one_line(
     text: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     if words == "too large":
-        monkeypatch.setattr(cli, "LARGEST_SOLUTION", 50)
+        monkeypatch.setattr(solve_cli, "LARGEST_SOLUTION", 50)
     (tmp_path / "hint.json").write_text(text)
     hint = str(tmp_path / "hint.json")
     assert words in fail(monkeypatch, capsys, "solve", "job_shop", "--instance", "ft06", "--hint", hint)
