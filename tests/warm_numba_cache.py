@@ -63,17 +63,18 @@ def learn_a_little(key: str, env_id: str, arguments: dict[str, Any]) -> None:
         env.close()
 
 
-def ask_a_dual_pool() -> None:
-    from orl.envs.hydrothermal.dual_pool import DualPool
+def operate_a_cascade() -> None:
+    """The kernels of the reachable map that neither environment calls at its defaults."""
     from orl.envs.hydrothermal.library import load
+    from orl.envs.hydrothermal.reach import ReachableMap
 
-    pool = DualPool(load("tri3"))
-    for _ in range(2):
-        pool.costs_and_duals(np.ones((2, 3)))
+    reach, some = ReachableMap(load("tri3")), np.ones((2, 3))
+    reach.gradient(some, some, some / 2, some)
+    reach.operate(some, some, some)
 
 
 def main() -> None:
-    ask_a_dual_pool()
+    operate_a_cascade()
     for environment in registry.environments():
         step_a_little(gymnasium.make(environment.lazy_id), batched=False)
         if environment.vector_entry_point is not None:

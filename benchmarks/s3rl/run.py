@@ -1,9 +1,9 @@
 """Students that start from a teacher's snapshots beside the same students without. See README.md for the question.
 
-    python benchmarks/s3rl/run.py             # full run, resumable run by run; then writes the tables
-    python benchmarks/s3rl/run.py --table     # trains nothing: the tables of the runs that are there
-    python benchmarks/s3rl/run.py --teachers  # only makes the snapshots that are missing
-    python benchmarks/s3rl/run.py --quick     # within a minute
+python benchmarks/s3rl/run.py             # full run, resumable run by run; then writes the tables
+python benchmarks/s3rl/run.py --table     # trains nothing: the tables of the runs that are there
+python benchmarks/s3rl/run.py --teachers  # only makes the snapshots that are missing
+python benchmarks/s3rl/run.py --quick     # within a minute
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ RUNS = RESULTS / "runs.csv"
 ENVIRONMENT = RESULTS / "environment.json"
 PACKAGES = ("numpy", "gymnasium", "mujoco", "torch", "stable-baselines3", "sb3-contrib")
 QUICK_STEPS = {"PPO, Hopper": 2_048, "MaskablePPO, ft10": 4_096, "MaskablePPO, lot sizing 15x5": 4_096}
-QUICK_TEACHER = "ls-15x5-s0"
 
 
 class Task(NamedTuple):
@@ -102,17 +101,16 @@ def train_all(jobs: int, only: list[str] | None) -> None:
 
 
 def quick() -> None:
-    """A few steps of three cases, S3RL and base, in this process; the students of Hopper learn from a random walk."""
-    with tempfile.TemporaryDirectory() as scratch:
-        rows, known = [], {}
-        for name, steps in QUICK_STEPS.items():
-            case = replace(CASES[name], steps=steps, every=steps, episodes=1)
-            path = teachers.snapshot_file(case.teacher, Path(scratch) if case.teacher == QUICK_TEACHER else teachers.FOLDER)
-            known[case.teacher] = teachers.describe(case.teacher, path.parent)
-            for variant in (BASE, S3RL):
-                row = play(Task(name, variant, 0), case, path)
-                rows.append({key: str(value) for key, value in row.items()})
-    report(rows, [row for row in known.values() if row is not None], write=False)
+    """A few steps of three cases, S3RL and base, in this process."""
+    rows: list[dict[str, str]] = []
+    described = []
+    for name, steps in QUICK_STEPS.items():
+        case = replace(CASES[name], steps=steps, every=steps, episodes=1)
+        described.append(teachers.describe(case.teacher))
+        for variant in (BASE, S3RL):
+            row = play(Task(name, variant, 0), case, teachers.snapshot_file(case.teacher))
+            rows.append({key: str(value) for key, value in row.items()})
+    report(rows, [row for row in described if row is not None], write=False)
 
 
 def report(rows: list[dict[str, str]], described: list[dict[str, Any]], write: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import small_runs
 import torch
 from snapshot_cases import CountingEnv, counting_snapshots, snapshots_of
 from stable_baselines3 import PPO, SAC
@@ -21,6 +22,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 import orl
 from orl.bench import checkpoint
 from orl.bench.checkpoint import Checkpoints, Notes, Restored
+from orl.bench.execution import execute
+from orl.bench.learning_curve import LearningCurve
+from orl.bench.plan import Keep
 from orl.bench.resources import Spent
 from orl.snapshot_rl import SnapshotSchedule, SnapshotSet, SnapshotWrapper, VecSnapshotWrapper
 
@@ -132,8 +136,54 @@ def test_it_goes_on_to_the_last_bit(make, build, p_snapshot, stop, tmp_path: Pat
     assert any(end is not None for _, _, ends in whole.trace.values() for end in ends)
 
 
-def test_a_state_that_the_env_forgets_is_not_called_exact(tmp_path: Path) -> None:
+def hopper_from(snapshots: str | None = None) -> Any:
+    """Hopper as a sweep makes it: from snapshots in training, plain in evaluation."""
+    env = gymnasium.make("Hopper-v5")
+    return env if snapshots is None else SnapshotWrapper(env, snapshots, truncate_step=10)
+
+
+@pytest.fixture
+def snapshot_hopper() -> Any:
+    pytest.importorskip("mujoco")
+    gymnasium.register("SnapshotHopper-v0", entry_point=hopper_from)
+    yield "SnapshotHopper-v0"
+    del gymnasium.registry["SnapshotHopper-v0"]
+
+
+def test_a_run_of_a_sweep_that_was_killed_goes_on_to_the_last_bit(snapshot_hopper: str, tmp_path: Path) -> None:
+    snapshots_of("Hopper-v5").save(tmp_path / "hopper.npz")
+    task = small_runs.task(
+        small_runs.learner("ppo", normalize={}),
+        snapshot_hopper,
+        steps=160,
+        keep=Keep(checkpoint_every=30, picture=False),
+        evaluation={"every": 40},
+        train_kwargs={"snapshots": str(tmp_path / "hopper.npz")},
+    )
+    whole = execute(task, sweep="test", work=tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(LearningCurve, "_on_step", _stopping_at(117, LearningCurve._on_step))
+        with pytest.raises(Stopped):
+            execute(task, sweep="test", work=tmp_path / "cut")
+    resumed = execute(task, sweep="test", work=tmp_path / "cut")
+    assert (resumed.record["resumed"], resumed.record["exact"]) == (1, True)
+    assert small_runs.parameters(whole) == small_runs.parameters(resumed)
+    assert small_runs.curve(whole) == small_runs.curve(resumed)
+    assert small_runs.rows(whole) == small_runs.rows(resumed)
+
+
+def _stopping_at(steps: int, original: Any) -> Any:
+    def step(self: LearningCurve) -> bool:
+        if self.model.num_timesteps >= steps:
+            raise Stopped
+        return bool(original(self))
+
+    return step
+
+
+def test_an_env_that_cannot_be_saved_is_not_called_exact(tmp_path: Path) -> None:
     """An env that cannot be pickled goes on with a reset, under a SnapshotWrapper too; the checkpoint says so."""
+
     class Generating(CountingEnv):
         def reset(self, **options: Any) -> Any:
             self.left = iter(range(3))  # pickles, but the generator below does not
