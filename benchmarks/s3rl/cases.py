@@ -35,12 +35,7 @@ STARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """How episodes start in the phase, variant by variant; ``base`` has no phase."""
-OFF_POLICY = {
-    "buffer_size": 50_000,
-    "learning_starts": 1_000,
-    "batch_size": 128,
-    "policy_kwargs": {"net_arch": [64, 64]},
-}
+OFF_POLICY: Mapping[str, Any] = MappingProxyType({"buffer_size": 50_000, "learning_starts": 1_000, "batch_size": 128})
 
 
 @dataclass(frozen=True)
@@ -162,10 +157,12 @@ def student(case: Case, seed: int, venv: VecEnv) -> BaseAlgorithm:
     if case.learner == "PPO":
         return tuned_ppo(case.env_id, seed, venv)
     size = venv.action_space.shape
+    network: dict[str, Any] = {"net_arch": [64, 64]}
     if case.learner == "TD3":
         noise = NormalActionNoise(np.zeros(size), np.full(size, 0.1))
-        return orl.FastTD3("MlpPolicy", venv, action_noise=noise, seed=seed, device="cpu", **OFF_POLICY)
-    return orl.FastSAC("MlpPolicy", venv, seed=seed, device="cpu", **OFF_POLICY)
+        options = {"action_noise": noise, "policy_kwargs": network, **OFF_POLICY}
+        return orl.FastTD3("MlpPolicy", venv, seed=seed, device="cpu", **options)
+    return orl.FastSAC("MlpPolicy", venv, policy_kwargs=network, seed=seed, device="cpu", **OFF_POLICY)
 
 
 def tuned_ppo(env_id: str, seed: int, venv: VecEnv) -> BaseAlgorithm:

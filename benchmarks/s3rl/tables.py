@@ -83,10 +83,11 @@ def comparisons(rows: Sequence[dict[str, str]], collection: dict[str, int]) -> l
             seeds = sorted(base.keys() & other.keys())
             if variant == BASE or not seeds:
                 continue
-            below = [area(*base[seed], case.steps) for seed in seeds]
-            above = [area(*other[seed], case.steps) for seed in seeds]
+            end = min(runs[seed][0][-1] for runs in (base, other) for seed in seeds)
+            below = [area(*base[seed], end) for seed in seeds]
+            above = [area(*other[seed], end) for seed in seeds]
             late = collection.get(case.teacher)
-            charged = None if late is None else [area(*other[seed], case.steps, late) for seed in seeds]
+            charged = None if late is None else [area(*other[seed], end, late) for seed in seeds]
             sign = -1.0 if case.cost else 1.0
             ratio = paired_ratio(above, below)
             better, worse = [sign * value for value in above], [sign * value for value in below]

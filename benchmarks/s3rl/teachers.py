@@ -2,7 +2,7 @@
 
     python benchmarks/s3rl/run.py --teachers      # makes the missing files of teachers/ and describes all of them
 
-MuJoCo: PPO until the mean of five greedy episodes has reached a return. Job shop: a schedule of CP-SAT, replayed. Lot
+MuJoCo: PPO until the mean of twenty greedy episodes has reached a return. Job shop: a schedule of CP-SAT, replayed. Lot
 sizing: the price-directed rule.
 """
 
@@ -34,7 +34,7 @@ Learner = Callable[[str, int, VecEnv], BaseAlgorithm]
 
 @dataclass(frozen=True)
 class Trained:
-    """PPO until five greedy episodes bring ``enough`` on average, looked at every 10,000 steps."""
+    """PPO until twenty greedy episodes bring ``enough`` on average, looked at every 20,000 steps."""
 
     env_id: str
     learner: Learner
@@ -42,17 +42,18 @@ class Trained:
     most_steps: int
 
     def snapshots(self) -> SnapshotSet:
-        """Train, play ten episodes, keep every tenth state."""
+        """Train, play ten greedy episodes, keep every tenth state."""
         torch.set_num_threads(1)
         venv = DummyVecEnv([lambda: Monitor(gymnasium.make(self.env_id))])
         model = self.learner(self.env_id, SEED, venv)
         case = Case(self.env_id, "PPO", "", 0, 0, 0)
-        curve = Curve(plain_envs(case, 5), 10_000, self.enough)
+        curve = Curve(plain_envs(case, 20), 20_000, self.enough)
         model.learn(self.most_steps, callback=curve)
         run = curve.run
         if run.scores[-1] < self.enough:
             raise SystemExit(f"{self.env_id}: {run.scores[-1]:.0f} after {run.steps[-1]} steps, not {self.enough:.0f}")
-        found = collect_snapshots(model, gymnasium.make(self.env_id), n_episodes=10, interval=10, seed=SEED)
+        env = gymnasium.make(self.env_id)
+        found = collect_snapshots(model, env, n_episodes=10, interval=10, deterministic=True, seed=SEED)
         trained = {
             "recipe": f"{self.learner.__name__}, until {self.enough:,.0f}",
             "training_steps": run.steps[-1],

@@ -62,6 +62,18 @@ def test_readme_trains_with_sb3_and_prints_a_checked_row(capsys: pytest.CaptureF
     assert 1231 <= float(row["objective"]) < 1800
 
 
+def test_readme_compares_policies_with_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    code, count = re.subn(r"learn\(20_000\)", "learn(6_400)", python_blocks(README)[3])
+    assert count == 2
+    exec(compile(code, str(README), "exec"), {})
+    bound, *table = capsys.readouterr().out.splitlines()
+    assert float(bound.split()[5]) == pytest.approx(3582.99, abs=0.05)
+    rows = {line.split()[1]: line.split()[2:] for line in table[1:]}
+    assert set(rows) == {"TS-DDR", "PPO"}
+    assert all(float(difference) > 0 for _, _, difference, *_ in rows.values())
+    assert float(rows["TS-DDR"][2]) < float(rows["PPO"][2])
+
+
 def test_pages_show_commands() -> None:
     assert len(COMMANDS) > 15
 
