@@ -156,7 +156,7 @@ def student(case: Case, seed: int, venv: VecEnv) -> BaseAlgorithm:
         return orl.FastMaskablePPO("MlpPolicy", venv, seed=seed, device="cpu", **case.hyper)
     if case.learner == "PPO":
         return tuned_ppo(case.env_id, seed, venv)
-    size = venv.action_space.shape
+    size = venv.action_space.shape or ()
     network: dict[str, Any] = {"net_arch": [64, 64]}
     if case.learner == "TD3":
         noise = NormalActionNoise(np.zeros(size), np.full(size, 0.1))

@@ -40,8 +40,8 @@ def paired_ratio(above: Numbers, below: Numbers, confidence: float = 0.95) -> Ra
     The test is of mean(above - r below) = 0 with n - 1 degrees of freedom. Where the mean of ``below`` cannot be told
     from 0, no finite interval exists.
 
-    >>> paired_ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
-    Ratio(value=2.0, low=2.0, high=2.0)
+    >>> [round(bound, 2) for bound in paired_ratio([12.5, 15.0, 16.2], [9.0, 10.0, 11.0])]
+    [1.46, 1.29, 1.57]
     """
     y, x = np.asarray(above, np.float64), np.asarray(below, np.float64)
     n = len(x)

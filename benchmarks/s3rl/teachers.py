@@ -90,10 +90,10 @@ class Rule:
     key: str
 
     def snapshots(self) -> SnapshotSet:
-        """Play ten episodes and keep every tenth state."""
+        """Play fifty episodes, which have as many demand paths, and keep every 25th state."""
         env = _plain_env(self.case)
         rule = registry.rule(self.domain, self.key, env)
-        found = collect_snapshots(rule, env, n_episodes=10, interval=10, seed=SEED)
+        found = collect_snapshots(rule, env, n_episodes=50, interval=25, seed=SEED)
         return replace(found, about={**found.about, "recipe": f"the rule {self.key}"})
 
 
