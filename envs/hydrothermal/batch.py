@@ -217,7 +217,7 @@ class HydrothermalBatch:
 
     def _of_copies(self, value: Any, field: str, n_axes: int) -> list[Any]:
         """The rows of an option with a leading axis N, or one row for every copy."""
-        n_given = np.asarray(value).ndim
+        n_given = np.asarray(value, object).ndim  # ragged lists are refused row by row
         if n_given == n_axes:
             if len(value) != self.n_copies:
                 raise InputError("wrong number of rows", field=field, value=len(value), expected=str(self.n_copies))
@@ -375,11 +375,15 @@ class HydrothermalBatch:
         """Restore a snapshot into copy ``b``, also one of another batch that plays the same instance.
 
         Raises:
-            InputError: A snapshot of another instance, or of another kind of action.
+            InputError: A snapshot of another instance, of other inflows than those of the scenario that is played, or
+                of another kind of action.
         """
         if state.name != self.problem.name or state.columns.shape != self.columns[b].shape:
             expected = self.problem.name
             raise InputError("the snapshot is of another instance", field="state", value=state.name, expected=expected)
+        if self.problem.columns is not None and (state.columns != self.problem.columns).any():
+            expected = f"the columns of the scenario {self.problem.name}"
+            raise InputError("the snapshot is of other inflows", field="state", value=state.columns, expected=expected)
         if (state.turbined is None) != (self.releases is None):
             mode = self.settings.action_mode
             raise InputError("the snapshot is of an env with another action_mode", field="state", expected=mode)

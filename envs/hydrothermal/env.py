@@ -55,6 +55,9 @@ class HydrothermalEnv(gymnasium.Env[Any, npt.NDArray[Any]]):
 
     **Reward** (maximised): minus the cost of the stage in USD for each hour of it, times ``reward_scale``.
 
+    An instance with ``surplus=False`` may force more power than it takes; such a step raises
+    :class:`orl.envs.hydrothermal.stage_lp.StageError` and changes nothing.
+
     **Episode end**: ``terminated`` after T stages. The terminal info holds ``objective`` (total cost, not scaled),
     ``bound`` (a lower bound for the inflows that came), ``solution`` (a ReservoirPlan), ``target_violation`` (hm3 by
     which volumes missed the targets of mode ``"target"``, summed) and ``illegal_actions``.

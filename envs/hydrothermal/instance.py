@@ -72,7 +72,9 @@ class HydrothermalInstance:
 
     Water turbined (spilled) at a plant reaches at most one other plant, within the stage. Every instance that
     :mod:`orl.envs.hydrothermal.builders` accepts can be operated from every state: plants can always release their
-    least outflow, and what the network does not serve is deficit.
+    least outflow, what the network does not serve is deficit, and what it does not take is surplus. With
+    ``surplus=False`` the last is not so: where least powers, or turbined water on its way to a plant that is to store
+    it, give more than the demand, a stage has no dispatch.
 
     Attributes:
         name: Name of the instance.

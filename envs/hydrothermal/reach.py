@@ -3,7 +3,8 @@
 The end volume of plant i lies between its least volume and the smaller of its largest volume and the water at hand:
 start volume, inflow and what arrives from upstream, less its least outflow. What arrives depends on the volumes chosen
 upstream, so plants are treated in an order in which water only flows onward. Any fractions y in [0, 1] between the
-limits give volumes for which the stage's programme is feasible: :func:`releases` is a point of it.
+limits give volumes for which the stage's programme is feasible: :meth:`ReachableMap.releases` is a point of it. That
+counts on surplus power being allowed (``surplus`` of the instance).
 
 Of the release of plant u, plant i gets at most
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
@@ -18,8 +19,14 @@ def target_model_of(env: VecEnv) -> TargetModel:
     """What the ``target_model()`` of the environments gives.
 
     Raises:
-        InputError: they have no such method.
+        InputError: they have no such method, or wrappers that change what is observed or done, which no model knows.
     """
+    for kind in (gymnasium.ObservationWrapper, gymnasium.ActionWrapper):
+        if any(env.env_is_wrapped(kind)):
+            expected = "the environment without wrappers of observations or actions"
+            raise InputError(
+                "the model does not know this wrapper", field="env", value=kind.__name__, expected=expected
+            )
     if not env.has_attr("target_model"):
         raise InputError(
             "the environment has no target_model()",

@@ -205,6 +205,17 @@ class TSDDR(BaseAlgorithm):
         self.target_model = model
         self._best, self.best_cost = None, float("inf")
 
+    @classmethod
+    def load(cls, path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> Self:
+        """As in SB3; with an environment, the best parameters are priced anew in it: it may be another problem."""
+        model = super().load(path, env, *args, **kwargs)
+        if model.target_model is not None and model._best is not None:
+            present = model._copied_parameters()
+            model._take_parameters(model._best)
+            model.best_cost = model.evaluate()
+            model._take_parameters(present)
+        return model
+
     # ---- training ----------------------------------------------------------------------------------------------
     def learn(
         self,
@@ -338,13 +349,19 @@ class TSDDR(BaseAlgorithm):
         cost = self.evaluate()
         if cost < self.best_cost:
             self.best_cost = cost
-            self._best = {name: value.cpu().numpy().copy() for name, value in self.policy.state_dict().items()}
+            self._best = self._copied_parameters()
         self.logger.record("eval/cost", cost)
         self.logger.record("eval/best_cost", self.best_cost)
 
     def _restore_best(self) -> None:
         if self.keep_best and self.eval_freq and self._best is not None:
-            self.policy.load_state_dict({name: torch.from_numpy(value) for name, value in self._best.items()})
+            self._take_parameters(self._best)
+
+    def _copied_parameters(self) -> dict[str, npt.NDArray[Any]]:
+        return {name: value.cpu().numpy().copy() for name, value in self.policy.state_dict().items()}
+
+    def _take_parameters(self, parameters: dict[str, npt.NDArray[Any]]) -> None:
+        self.policy.load_state_dict({name: torch.from_numpy(value) for name, value in parameters.items()})
 
     def predict(  # type: ignore[override]
         self,

@@ -126,6 +126,9 @@ class RuleSolver:
     ) -> SolveResult:
         """Play the rule on a scenario. ``feasible`` unless the cost meets the bound.
 
+        ``unknown``, without a plan, where the rule's volumes force more power than an instance without ``surplus`` can
+        take in some stage; whether other volumes do not is not looked into.
+
         Raises:
             InputError: The instance has no columns.
         """
@@ -135,7 +138,7 @@ class RuleSolver:
                 "a rule is played on given inflows",
                 source=instance.name,
                 field="columns",
-                expected="a scenario: take instance.scenario_of(columns) or instance.scenario(seed)",
+                expected="a scenario: NAME/scenario-SEED, instance.scenario(seed) or instance.scenario_of(columns)",
             )
         extra: dict[str, Any] = {"seed": seed}
         if time_limit is not None:
@@ -153,11 +156,12 @@ class RuleSolver:
                     decide = quick
                 volumes[t + 1] = play(reach, decide, np.array([t]), volumes[t][None], inflows[t][None])[0]
         plan = ReservoirPlan(instance.columns, volumes)
-        objective = instance.check(plan).objective
-        assert objective is not None  # every reachable volume has a dispatch
-        bound = min(float(instance.lower_bound()), objective)
-        status: Status = "optimal" if objective <= bound else "feasible"
+        objective, bound = instance.check(plan).objective, float(instance.lower_bound())
         seconds = time.perf_counter() - begin
+        if objective is None:
+            return SolveResult("unknown", bound=bound, seconds=seconds)
+        bound = min(bound, objective)
+        status: Status = "optimal" if objective <= bound else "feasible"
         return SolveResult(status, plan, objective, bound, seconds=seconds, log=(Progress(seconds, objective, bound),))
 
 

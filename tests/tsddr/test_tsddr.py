@@ -224,6 +224,36 @@ def test_a_model_without_its_environment_predicts_but_does_not_learn(tmp_path) -
     assert alone.learn(1).num_timesteps == UPDATE
 
 
+class DearTanks(Tanks):
+    def costs_and_gradients(self, *states):
+        return tuple(10.0 * numbers for numbers in super().costs_and_gradients(*states))
+
+
+class DearEnv(TankEnv):
+    def target_model(self):
+        return DearTanks()
+
+
+def test_a_loaded_model_learns_in_another_problem_however_dear(tmp_path) -> None:
+    model = make(eval_freq=2, learning_rate=0.5, final_lr_share=1.0, keep_best=False).learn(20 * UPDATE)
+    assert model.evaluate() > model.best_cost  # the last parameters are not the best
+    model.save(tmp_path / "model")
+    again = TSDDR.load(tmp_path / "model", env=DearEnv(), custom_objects={"keep_best": True})
+    assert same(parameters(model), parameters(again))
+    assert again.best_cost == pytest.approx(10 * model.best_cost)
+    again.learn(60 * UPDATE)
+    assert again.evaluate() == again.best_cost < 9.99 * model.best_cost
+
+
+def test_the_best_cost_is_that_of_the_present_environment() -> None:
+    model = make(eval_freq=2).learn(4 * UPDATE)
+    cheap = model.best_cost
+    model.set_env(DearEnv())
+    assert model.best_cost == np.inf
+    model.learn(2 * UPDATE)
+    assert model.best_cost == model.evaluate() > cheap
+
+
 def test_a_soft_model_is_loaded_with_its_environment(tmp_path) -> None:
     make(env=TankEnv(reachable=False), mode="soft", batch_size=1).save(tmp_path / "model")
     assert TSDDR.load(tmp_path / "model", env=TankEnv(reachable=False)).mode == "soft"
@@ -326,6 +356,13 @@ class NoProgrammes(TankEnv):
         return Strict(reachable=False)
 
 
+def changed(space: str, value: spaces.Box) -> TankEnv:
+    """An environment whose own space is not the model's."""
+    env = TankEnv()
+    setattr(env, space, value)
+    return env
+
+
 @pytest.mark.parametrize(
     "env, options, message",
     [
@@ -333,12 +370,10 @@ class NoProgrammes(TankEnv):
         (lambda: TankEnv(reachable=False), {}, "need not be reachable"),
         (TankEnv, {"mode": "soft"}, "only targets that can be reached"),
         (NoProgrammes, {"mode": "soft"}, "SoftTargetModel"),
-        (lambda: gymnasium.wrappers.RescaleAction(TankEnv(), 0.0, 1.0), {}, "action_space"),
-        (
-            lambda: gymnasium.wrappers.TransformObservation(TankEnv(), lambda x: x[:4], spaces.Box(-1, 1, (4,))),
-            {},
-            "observation_space",
-        ),
+        (lambda: gymnasium.wrappers.RescaleAction(TankEnv(), 0.0, 1.0), {}, "ActionWrapper"),
+        (lambda: gymnasium.wrappers.NormalizeObservation(TankEnv()), {}, "ObservationWrapper"),
+        (lambda: changed("action_space", spaces.Box(0, 1, (2,))), {}, "action_space"),
+        (lambda: changed("observation_space", spaces.Box(-1, 1, (4,))), {}, "observation_space"),
         (lambda: VecNormalize(DummyVecEnv([TankEnv])), {}, "VecNormalize"),
         (TankEnv, {"mode": "hard"}, "mode"),
         (TankEnv, {"batch_size": 0}, "batch_size"),

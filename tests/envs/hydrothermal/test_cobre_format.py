@@ -97,6 +97,14 @@ def test_a_scenario_is_written_as_its_path():
     )
 
 
+def test_rows_that_repeat_the_first_one_only_are_no_cycle():
+    tri3 = load("tri3")
+    instance = replace(tri3, demand=tri3.demand[[0, 0, 2, 3]], inflows=tri3.inflows[[0, 1, 0, 3]])
+    back = again(instance)
+    np.testing.assert_allclose(back.demand, instance.demand)
+    np.testing.assert_allclose(back.inflows, instance.inflows)
+
+
 def test_columns_of_probability_0_are_left_out():
     instance = load("tri3")
     back = again(replace(instance, probabilities=np.tile([0.5, 0.0, 0.5], (4, 1))))

@@ -320,6 +320,8 @@ def test_prescribed_columns_and_volumes_happen():
         ({"columns": [0, 1, 2, 3]}, "columns"),
         ({"columns": [0, 1, 2, 0.5]}, "columns"),
         ({"columns": [[0, 1, 2, 0], [0, 1, 2, 0]]}, "columns"),
+        ({"columns": [[0, 1], [2]]}, "columns"),
+        ({"volumes": [[0.0, 0.0, 0.0], [0.0]]}, "volumes"),
         ({"volumes": [0.0, 0.0]}, "volumes"),
         ({"volumes": [0.0, 20.1, 0.0]}, "volumes of B"),
         ({"volumes": [-0.1, 2.0, 0.0]}, "volumes of A"),
@@ -406,6 +408,37 @@ def test_snapshots_of_other_problems_are_refused():
     for other in (HydrothermalEnv("tri3", horizon=5), HydrothermalEnv("tri3", action_mode="turbine")):
         with pytest.raises(InputError, match="snapshot"):
             other.set_state(env.get_state())
+
+
+def test_a_scenario_refuses_snapshots_of_other_inflows():
+    instance = tri3()
+    env, scenario = HydrothermalEnv(instance), HydrothermalEnv(instance.scenario_of([0, 1, 2, 0]))
+    for columns, refused in (([0, 1, 2, 0], False), ([0, 1, 2, 1], True)):
+        env.reset(seed=0, options={"columns": columns})
+        env.step(np.zeros(3))
+        if refused:
+            with pytest.raises(InputError, match="other inflows"):
+                scenario.set_state(env.get_state())
+        else:
+            scenario.set_state(env.get_state())
+    assert scenario.batch.columns[0].tolist() == [0, 1, 2, 0]
+
+
+def test_counts_of_an_episode_are_in_its_snapshot_and_not_in_the_next_episode():
+    env = HydrothermalEnv(tri3(), action_mode="target", illegal="count")
+    infos = []
+    for _ in range(2):
+        env.reset(seed=0)
+        env.step(np.full(3, 2.0))
+        state = env.get_state()
+        env.step(np.full(3, 2.0))
+        env.set_state(state)
+        assert env.illegal_actions == 1
+        infos.append([env.step(np.ones(3)) for _ in range(3)][-1][-1])
+    assert infos[0]["target_violation"] > 1
+    for key in ("target_violation", "illegal_actions", "objective"):
+        assert infos[0][key] == infos[1][key]
+    assert infos[0]["illegal_actions"] == 1
 
 
 def test_copies_and_pickles_of_an_env_are_independent_and_equal():

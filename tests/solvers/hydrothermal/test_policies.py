@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from hydrothermal_toys import random_case, tri3
+from hydrothermal_toys import case, random_case, tri3
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
@@ -19,6 +19,7 @@ from orl.bench.comparison import compare_policies
 from orl.common.errors import InputError, UnknownNameError
 from orl.common.evaluation import evaluate
 from orl.envs.hydrothermal.library import load
+from orl.envs.hydrothermal.stage_lp import StageError
 from orl.envs.hydrothermal.vector import HydrothermalVectorEnv
 from orl.fast.lean_vec_env import LeanVecEnv
 from orl.solvers.hydrothermal import policies, rules
@@ -237,6 +238,35 @@ def test_names_say_the_options() -> None:
 
 
 # ---- one table -------------------------------------------------------------------------------------------------------
+def test_volumes_that_force_more_power_than_may_be_given_away_are_no_plan() -> None:
+    """The lower plant is to keep all water that the upper one can turbine; the stage needs next to no power."""
+    above = np.array([[False, True], [False, False]])
+    toy = case(
+        horizon=2,
+        max_volume=[0.0, 50.0],
+        initial_volume=[0.0, 0.0],
+        max_outflow=[20.0, 20.0],
+        production_factor=[1.0, 1.0],
+        thermal=[(5.0, 10.0)],
+        demand=[1.0],
+        inflows=[[[15.0], [0.0]]],
+        turbine_to=above,
+        surplus=False,
+    )
+    scenario = toy.scenario_of([0, 0])
+    found = RuleSolver("full").solve(scenario)
+    assert (found.status, found.solution, found.objective) == ("unknown", None, None)
+    assert found.bound == scenario.lower_bound()
+    assert evaluate(RuleSolver("full"), scenario)["status"].tolist() == ["unknown"]
+    assert RuleSolver("empty").solve(scenario).objective == 0
+    env = gymnasium.make(ID, instance=scenario)
+    before, _ = env.reset()
+    with pytest.raises(StageError, match="stage 0"):
+        env.step(np.ones(2))
+    np.testing.assert_array_equal(env.unwrapped.set_state(env.unwrapped.get_state()), before)
+    assert env.step(-np.ones(2))[1] == 0
+
+
 def test_rules_and_perfect_foresight_stand_in_one_paired_table() -> None:
     """Policies on envs, rules as solvers and an exact solver on one list of scenarios, each an instance of its own."""
     instance = load("tri3")
