@@ -309,24 +309,23 @@ def figures() -> dict[str, Any]:
 
 
 def draw(path: Path) -> None:
-    """Bounds and costs over training time; paired differences to SDDP on the panel."""
+    """How fast bounds and costs settle; paired differences to SDDP on the panel."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    log = measure.read_rows(SDDP_LOG)
-    left.plot([float(r["seconds"]) for r in log], [float(r["lower_bound"]) for r in log], label="SDDP: lower bound")
+    rows = measure.read_rows(SDDP_LOG)
+    _settling(left, [(float(r["seconds"]), float(r["lower_bound"])) for r in rows], "SDDP, lower bound", "C0")
     curves = measure.read_rows(CURVES)
-    for policy in dict.fromkeys(r["policy"] for r in curves):
+    for k, policy in enumerate(dict.fromkeys(r["policy"] for r in curves)):
         for seed in sorted({r["seed"] for r in curves if r["policy"] == policy}):
-            mine = [r for r in curves if (r["policy"], r["seed"]) == (policy, seed)]
-            label = f"{policy}: cost on its evaluation paths" if seed == "0" else None
-            color = f"C{1 + ['LSTMTarget', 'MLPTarget', 'LinearTarget'].index(policy)}"
-            left.plot([float(r["seconds"]) for r in mine], [float(r["cost"]) for r in mine], color=color, label=label)
-    left.set(xlabel="seconds of training, one core", ylabel="USD for each hour of a stage, 96 stages", xscale="log")
-    left.set_ylim(2.95e5, 3.3e5)
+            mine = [
+                (float(r["seconds"]), float(r["cost"])) for r in curves if (r["policy"], r["seed"]) == (policy, seed)
+            ]
+            _settling(left, points, f"{policy}, cost of its evaluations" if seed == "0" else None, f"C{k + 1}")
+    left.set(xlabel="seconds of training, one core", ylabel="away from its last value, %", xscale="log", yscale="log")
     left.legend()
     costs = costs_of()
     names = [line["method"] for line in summary() if line["method"] not in ("SDDP", "empty", "full", "random")]
@@ -336,6 +335,12 @@ def draw(path: Path) -> None:
     right.set(xlabel="cost above SDDP on the same path, %", xscale="symlog")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _settling(axes: Any, points: list[tuple[float, float]], label: str | None, color: str) -> None:
+    last = points[-1][1]
+    seconds, values = [second for second, _ in points[:-1]], [value for _, value in points[:-1]]
+    axes.plot(seconds, [100 * abs(value / last - 1) for value in values], label=label, color=color, linewidth=1)
 
 
 def environment() -> dict[str, Any]:
