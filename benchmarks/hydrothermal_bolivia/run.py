@@ -321,9 +321,8 @@ def draw(path: Path) -> None:
     curves = measure.read_rows(CURVES)
     for k, policy in enumerate(dict.fromkeys(r["policy"] for r in curves)):
         for seed in sorted({r["seed"] for r in curves if r["policy"] == policy}):
-            mine = [
-                (float(r["seconds"]), float(r["cost"])) for r in curves if (r["policy"], r["seed"]) == (policy, seed)
-            ]
+            mine = [r for r in curves if (r["policy"], r["seed"]) == (policy, seed)]
+            points = [(float(r["seconds"]), float(r["cost"])) for r in mine]
             _settling(left, points, f"{policy}, cost of its evaluations" if seed == "0" else None, f"C{k + 1}")
     left.set(xlabel="seconds of training, one core", ylabel="away from its last value, %", xscale="log", yscale="log")
     left.legend()
