@@ -359,6 +359,16 @@ class LotSizingBatch:
             self.first[1][b].copy(),
         )
 
+    def _plans(self, which: Integers) -> list[LotSizingPlan]:
+        """The plans of copies int64[C]; those of equal length are read at once and share an array."""
+        plans: dict[int, LotSizingPlan] = {}
+        for t in np.unique(self.period[which]).tolist():
+            alike = which[self.period[which] == t]
+            demand, actions = (self.history[k][alike, :t].astype(np.int64) for k in (0, 1))
+            inventory, setup = (array[alike] for array in self.first)
+            plans.update(zip(alike.tolist(), map(LotSizingPlan, actions, demand, inventory, setup), strict=True))
+        return [plans[b] for b in which.tolist()]
+
     def terminal_columns(self, ended: list[int]) -> dict[str, Any]:
         """End-of-episode keys of copies ``ended`` as columns of that length.
 
@@ -377,8 +387,7 @@ class LotSizingBatch:
             self.settings.incompatible == "reference",
             bound,
         )
-        for k, b in enumerate(ended):
-            solution[k] = self.plan(b)
+        solution[:] = self._plans(which)
         return {
             "objective": np.where(complete, totals[:, 0] + totals[:, 1] + totals[:, 2], np.inf),
             "bound": np.where(complete, bound, 0.0),

@@ -152,8 +152,6 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
             active = self._restart_finished()
         batch.step(batch.actions, active)
         self.illegal_actions = batch.illegal.copy()
-        if not self._watch.seen and batch.settings.illegal != "raise":
-            self._watch.check(int(self.illegal_actions.sum()))
         over, never = batch.over.copy(), np.zeros(self.num_envs, np.bool_)
         terminated, truncated = (over, never) if self._terminal else (never, over)
         if self.max_episode_steps is not None:
@@ -246,6 +244,8 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
 
     def _finish(self, over: npt.NDArray[np.bool_], infos: dict[str, Any]) -> dict[str, Any]:
         """Report the copies that just ended and, in SAME_STEP mode, start their next episodes."""
+        if not self._watch.seen and self.batch.settings.illegal != "raise":
+            self._watch.check(int(self.illegal_actions.sum()))
         final_info = self._terminal_infos(over)
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             self._over |= over

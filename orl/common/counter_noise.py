@@ -40,7 +40,7 @@ def draw_key(rng: np.random.Generator) -> np.uint64:
     >>> draw_key(np.random.default_rng(0)).dtype
     dtype('uint64')
     """
-    return np.uint64(rng.integers(0, 2**64, dtype=np.uint64))
+    return np.uint64(rng.bit_generator.random_raw())
 
 
 def philox_block(key: Any, word_0: Any, word_1: Any, word_2: Any, word_3: Any) -> tuple[Any, Any, Any, Any]:
