@@ -99,7 +99,7 @@ class Rule:
 
 TEACHERS: dict[str, Trained | Schedule | Rule] = {
     "Hopper": Trained("Hopper-v5", default_ppo, 2000.0, 400_000),
-    "Walker2d": Trained("Walker2d-v5", default_ppo, 2000.0, 400_000),
+    "Walker2d": Trained("Walker2d-v5", tuned_ppo, 2000.0, 1_000_000),
     "HalfCheetah": Trained("HalfCheetah-v5", tuned_ppo, 2000.0, 400_000),
     "ft10": Schedule("MaskablePPO, ft10", 60.0),
     "ls-15x5-s0": Rule("MaskablePPO, lot sizing 15x5", "lot_sizing", "price-directed"),
