@@ -65,6 +65,8 @@ class Peer:
     folder: str
     algorithm: str
     env_id: str
+    net_arch: tuple[int, ...] | None = None
+    """Widths of hidden layers where the peer's default is not SB3's."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ FAST_SAC = Learner("FastSAC", "orl.fast.sac:FastSAC", LEAN, {"engine": "fast"})
 SBX_SAC = Peer("sbx SAC", "sbx 0.28.0 SAC (JAX)", "sbx", "SAC", "Hopper-v5")
 SB3_TD3 = Learner("SB3 TD3", "stable_baselines3:TD3", DUMMY)
 FAST_TD3 = Learner("FastTD3", "orl.fast.td3:FastTD3", LEAN, {"engine": "fast"})
-SBX_TD3 = Peer("sbx TD3", "sbx 0.28.0 TD3 (JAX)", "sbx", "TD3", "Hopper-v5")
+SBX_TD3 = Peer("sbx TD3", "sbx 0.28.0 TD3 (JAX)", "sbx", "TD3", "Hopper-v5", (400, 300))
 FAST_PPO_BRIDGE = replace(FAST_PPO, vec_env=BRIDGE)
 SB3_MASKABLE = Learner("sb3-contrib MaskablePPO", "sb3_contrib:MaskablePPO", DUMMY)
 FAST_MASKABLE = Learner("FastMaskablePPO", "orl.fast.ppo:FastMaskablePPO", BRIDGE, {"engine": "fast"})
@@ -334,7 +336,8 @@ def learner_runner(learner: Learner, case: Case) -> Callable[[], dict[str, Any]]
 
 def peer_runner(peer: Peer, case: Case, worker: client.Worker) -> Callable[[], dict[str, Any]]:
     """The same in the peer's process."""
-    worker.call("load", algorithm=peer.algorithm, env_id=peer.env_id, n_steps=case.arguments.get("n_steps"))
+    learner = {"algorithm": peer.algorithm, "env_id": peer.env_id, "net_arch": peer.net_arch}
+    worker.call("load", **learner, n_steps=case.arguments.get("n_steps"))
     worker.call("run", steps=case.warm_up)
     return lambda: worker.call("run", steps=case.steps)
 

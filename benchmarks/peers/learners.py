@@ -1,7 +1,8 @@
 """The worker side for learning algorithms: requests and answers as in ``serve.py``, one JSON object a line.
 
-``{"op": "load", "algorithm": str, "env_id": str, "n_steps": int or null}``
-    ``versions`` of the packages that matter. ``n_steps`` is the length of a rollout, null for off-policy algorithms.
+``{"op": "load", "algorithm": str, "env_id": str, "n_steps": int or null, "net_arch": list of int or null}``
+    ``versions`` of the packages that matter. ``n_steps`` is the length of a rollout, null for off-policy algorithms;
+    ``net_arch`` the widths of the hidden layers, null for the learner's default.
 ``{"op": "run", "steps": int}``
     Learn for that many steps of the environment, or up to the end of the iteration: ``steps``, ``cpu_seconds`` (of the
     whole process, all its threads), ``wall_seconds``, ``peak_memory_mb``. The first run bears what is compiled once.

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from orl.common.errors import InputError
 from orl.common.protocols import IllegalActions
+from orl.common.reset_options import refuse_unknown_options
 from orl.envs.frozen_lake.batch import (
     Infos,
     InstanceLike,
@@ -124,6 +125,7 @@ class PostDecisionFrozenLakeEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
         """Start an episode at the start tile; the post-decision data of the last step stay."""
+        refuse_unknown_options(options)
         super().reset(seed=seed)
         self.batch.start(0, self.np_random)
         self._over = False

@@ -34,6 +34,7 @@ OUTSIDE = 1e-6
 DECIMALS = 6
 """Stage costs are rounded to 1e-6 USD: where several bases are optimal, the last bits hang on which one answered."""
 
+RESET_OPTIONS = ("columns", "volumes")
 TERMINAL_KEYS: dict[str, type] = {
     "objective": float,
     "bound": float,

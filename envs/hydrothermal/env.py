@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from orl.common.errors import InputError
 from orl.common.protocols import IllegalActions
+from orl.common.reset_options import refuse_unknown_options
 from orl.envs.hydrothermal.batch import (
+    RESET_OPTIONS,
     ActionMode,
     Evaluator,
     HydrothermalBatch,
@@ -142,6 +144,7 @@ class HydrothermalEnv(gymnasium.Env[Any, npt.NDArray[Any]]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
         """Start an episode; a seed fixes every later draw. Options: see the class."""
+        refuse_unknown_options(options, *RESET_OPTIONS)
         super().reset(seed=seed)
         self.batch.reset(self.batch.everyone, [self.np_random], options)
         return self.batch.observations[0].copy(), {}

@@ -21,6 +21,7 @@ from orl.common.vector_episodes import (
     seeded,
 )
 from orl.envs.hydrothermal.batch import (
+    RESET_OPTIONS,
     TERMINAL_KEYS,
     ActionMode,
     Evaluator,
@@ -127,7 +128,7 @@ class HydrothermalVectorEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArra
         options: dict[str, Any] | None = None,
     ) -> tuple[Observations, dict[str, Any]]:
         """Start episodes in all copies, or in those marked by ``options["reset_mask"]``; seeds apply to the marked."""
-        which = copies_to_reset(options, self.num_envs, started=bool(self._generators))
+        which = copies_to_reset(options, self.num_envs, started=bool(self._generators), known=RESET_OPTIONS)
         self._generators = seeded(self._generators, seed, which)
         self._restart(which, options)
         return self._observation(), {}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from orl.common.errors import InputError
 from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
+from orl.common.reset_options import refuse_unknown_options
 from orl.envs.job_shop.arena import ILLEGAL
 from orl.envs.job_shop.batch import InstanceLike, Reward, Settings, ShopBatch, ShopState, require_render_mode
 from orl.envs.job_shop.instance import Schedule, ShopInstance
@@ -133,6 +134,7 @@ class JobShopEnv(gymnasium.Env[Any, np.int64]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; a seed fixes every later draw of instances."""
+        refuse_unknown_options(options)
         super().reset(seed=seed)
         self.batch.draw(0, self.np_random)
         self.batch.reset(self.batch.everyone)

@@ -24,6 +24,7 @@ from orl.envs.lot_sizing.observation import KINDS, ObservationKind
 TimeLimit = Literal["truncate", "terminal"]
 Flags = npt.NDArray[np.bool_]
 
+RESET_OPTIONS = ("inventory", "setup", "demand_path")
 TERMINAL_KEYS: dict[str, type] = {
     "objective": float,
     "bound": float,

@@ -13,8 +13,9 @@ from orl.common.counter_noise import draw_key
 from orl.common.errors import InputError
 from orl.common.illegal_actions import MaskWatch
 from orl.common.protocols import IllegalActions
+from orl.common.reset_options import refuse_unknown_options
 from orl.envs.lot_sizing import transition
-from orl.envs.lot_sizing.batch import LotSizingBatch, LotSizingState, Settings, TimeLimit, row_of_columns
+from orl.envs.lot_sizing.batch import RESET_OPTIONS, LotSizingBatch, LotSizingState, Settings, TimeLimit, row_of_columns
 from orl.envs.lot_sizing.instance import Floats, Incompatible, Init, Integers, LotSizingInstance, LotSizingPlan
 from orl.envs.lot_sizing.instance_source import InstanceLike
 from orl.envs.lot_sizing.observation import ObservationKind
@@ -138,6 +139,7 @@ class LotSizingEnv(gymnasium.Env[Any, npt.NDArray[np.int64]]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; a seed fixes every later draw. Options: see the class."""
+        refuse_unknown_options(options, *RESET_OPTIONS)
         super().reset(seed=seed)
         self.batch.reset(self.batch.everyone, [self.np_random], options)
         self._watch.reset()

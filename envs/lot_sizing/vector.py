@@ -23,6 +23,7 @@ from orl.common.vector_episodes import (
     seeded,
 )
 from orl.envs.lot_sizing.batch import (
+    RESET_OPTIONS,
     TERMINAL_KEYS,
     LotSizingBatch,
     LotSizingState,
@@ -129,7 +130,7 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Start episodes in all copies, or in those marked by ``options["reset_mask"]``; seeds apply to the marked."""
-        which = copies_to_reset(options, self.num_envs, started=bool(self._generators))
+        which = copies_to_reset(options, self.num_envs, started=bool(self._generators), known=RESET_OPTIONS)
         self._generators = seeded(self._generators, seed, which)
         self._restart(which, options)
         self._watch.reset()

@@ -12,6 +12,7 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 
 from orl.common.errors import InputError
+from orl.common.reset_options import refuse_unknown_options
 
 Flags = npt.NDArray[np.bool_]
 
@@ -42,16 +43,18 @@ def require_sizes(num_envs: int, max_episode_steps: int | None) -> None:
         raise InputError("bad limit", field="max_episode_steps", value=max_episode_steps, expected="an int >= 1")
 
 
-def copies_to_reset(options: dict[str, Any] | None, num_envs: int, started: bool) -> Flags:
+def copies_to_reset(options: dict[str, Any] | None, num_envs: int, started: bool, known: Sequence[str] = ()) -> Flags:
     """``options["reset_mask"]`` of a ``reset``, bool[N]; all copies without one.
 
     Args:
         started: Whether the copies have been reset before.
+        known: Other options that the env reads.
 
     Raises:
-        InputError: A mask of another shape or dtype, or an empty one.
+        InputError: A mask of another shape or dtype, an empty one, or an option that the env does not read.
         ResetNeeded: The first reset leaves copies out.
     """
+    refuse_unknown_options(options, "reset_mask", *known)
     if options is None or "reset_mask" not in options:
         return np.ones(num_envs, np.bool_)
     which: Flags = options["reset_mask"]

@@ -23,7 +23,7 @@ import orl
 from orl import registry
 from orl.common.action_masks import mask_width, random_legal_actions, split_masks
 from orl.common.batched_values import equal_trees, row
-from orl.common.errors import IllegalActionError
+from orl.common.errors import IllegalActionError, InputError
 from orl.common.illegal_actions import MaskWatch, UnmaskedPolicyWarning
 from orl.common.post_decision import check_post_decision_env
 from orl.common.vector_env_checker import check_vector_env
@@ -157,6 +157,12 @@ class TestSingle:
                     assert equal_trees(env.step(wrong)[0], expected.step(clipped)[0])
                     assert env.get_wrapper_attr("illegal_actions") == 1
 
+    def test_a_reset_option_that_it_does_not_read_is_named(self, id) -> None:
+        env = gymnasium.make(id)
+        with pytest.raises(InputError, match="reset option.*'no_such_option'"):
+            env.reset(options={"no_such_option": 1})
+        env.reset(options={})
+
     def test_a_state_can_be_restored(self, id) -> None:
         env = gymnasium.make(id).unwrapped
         obs, _ = env.reset(seed=0)
@@ -228,6 +234,10 @@ class TestBatch:
         env = make_batch(id, 2, autoreset_mode=AutoresetMode.DISABLED)
         assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
         assert make_batch(id, 2).metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+
+    def test_a_reset_option_that_it_does_not_read_is_named(self, id) -> None:
+        with pytest.raises(InputError, match="reset option.*'no_such_option'"):
+            make_batch(id, 2).reset(options={"reset_mask": np.ones(2, np.bool_), "no_such_option": 1})
 
     def test_a_cut_episode_is_truncated_and_says_so_through_the_bridge(self, id) -> None:
         venv = orl.make_vec(id, 2, seed=1, max_episode_steps=3)  # a seed under which no episode ends by itself

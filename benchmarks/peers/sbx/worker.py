@@ -1,4 +1,4 @@
-"""sbx 0.28.0 (Stable-Baselines3 in JAX): PPO, SAC and TD3 with their defaults, on one core of the CPU."""
+"""sbx 0.28.0 (Stable-Baselines3 in JAX): PPO, SAC and TD3 with their defaults or named layers, on one core."""
 
 import os
 import sys
@@ -23,7 +23,9 @@ def main() -> None:
     torch.set_num_threads(1)
     request = requests.load()
     rollout = {} if request["n_steps"] is None else {"n_steps": request["n_steps"]}
-    model = getattr(sbx, request["algorithm"])("MlpPolicy", gymnasium.make(request["env_id"]), seed=0, **rollout)
+    layers = {} if request["net_arch"] is None else {"policy_kwargs": {"net_arch": request["net_arch"]}}
+    learner = getattr(sbx, request["algorithm"])
+    model = learner("MlpPolicy", gymnasium.make(request["env_id"]), seed=0, **rollout, **layers)
     while True:
         steps = requests.steps()
         before = model.num_timesteps
