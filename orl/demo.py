@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 import orl
 from orl import registry
 from orl.common.atomic import atomic_path, write_text
-from orl.common.evaluation import noting_ctrl_c
+from orl.common.interrupts import noting_ctrl_c
 from orl.common.problem import SolveResult, relative_gap
 from orl.page import Row, page
 from orl.policies.policy_solver import PolicySolver

@@ -181,8 +181,8 @@ def report(
 
 def _print_summary(console: Console, folder: Path) -> None:
     """One row an environment and subject: runs, interquartile mean with its interval, gap to the bound, seconds."""
-    from orl.bench.comparison import summary
     from orl.bench.store import load
+    from orl.bench.summaries import summary
 
     rows: list[dict[Any, Any]] = summary(load(folder)).to_dict("records")
     columns = ("environment", "subject", "runs", "value", "IQM", "interval", "gap", "seconds")

@@ -17,7 +17,6 @@ from orl.registry import resolve
 if TYPE_CHECKING:
     from orl.bench.comparison import compare as compare
     from orl.bench.comparison import compare_policies as compare_policies
-    from orl.bench.comparison import summary as summary
     from orl.bench.description import read_sweep as read_sweep
     from orl.bench.report import write_report as write_report
     from orl.bench.runner import run_sweep as run_sweep
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from orl.bench.store import load as load
     from orl.bench.store import read_record as read_record
     from orl.bench.store import runs as runs
+    from orl.bench.summaries import summary as summary
     from orl.bench.tuning import Tuning as Tuning
     from orl.bench.tuning import tune as tune
 
@@ -38,7 +38,7 @@ _LAZY = {
     "read_record": "orl.bench.store:read_record",
     "run_sweep": "orl.bench.runner:run_sweep",
     "runs": "orl.bench.store:runs",
-    "summary": "orl.bench.comparison:summary",
+    "summary": "orl.bench.summaries:summary",
     "tune": "orl.bench.tuning:tune",
     "write_report": "orl.bench.report:write_report",
 }

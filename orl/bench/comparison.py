@@ -1,4 +1,4 @@
-"""Verdicts from tables of :func:`orl.evaluate` and :func:`orl.bench.load`: paired comparisons and summaries.
+"""Paired comparisons from tables of :func:`orl.evaluate` and :func:`orl.bench.load`.
 
 Two subjects that played the same scenarios (environment, instance, episode seed) are compared pair by pair: what the
 scenario does to both cancels, and the difference is known far better than either mean (common random numbers; Law
@@ -13,16 +13,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-
+from orl.bench.score_tables import SCENARIO, group_columns, groups, has_runs, prepared, scenario_columns
 from orl.bench.statistics import (
-    STATISTICS,
-    Array,
     Difference,
     Interval,
-    bootstrap_interval,
-    bound_score,
-    iqm,
     paired_difference,
     probability_of_improvement,
 )
@@ -33,21 +27,6 @@ if TYPE_CHECKING:
     import pandas
 
 Unit = Literal["auto", "run", "scenario"]
-
-MAXIMISED = ("return", "score")
-MINIMISED = (
-    "objective",
-    "gap",
-    "gap_to_best_known",
-    "seconds",
-    "cpu_seconds",
-    "run_seconds",
-    "run_cpu_seconds",
-    "peak_memory_mb",
-    "illegal_actions",
-)
-SCENARIO = ("environment", "instance", "seed")
-"""Columns that make a scenario, where a table has them."""
 
 COMPARISON: dict[str, str] = {
     "subject": "str",
@@ -82,25 +61,6 @@ COMPARISON: dict[str, str] = {
     "note": "str",
 }
 """Columns of :func:`compare`, after those of ``by``, and their types."""
-
-SUMMARY: dict[str, str] = {
-    "subject": "str",
-    "value": "str",
-    "n_runs": "int64",
-    "iqm": "float64",
-    "mean": "float64",
-    "median": "float64",
-    "low": "float64",
-    "high": "float64",
-    "confidence": "float64",
-    "seconds": "float64",
-    "gap": "float64",
-    "optimal": "float64",
-    "n_rows": "int64",
-    "fails": "int64",
-    "note": "str",
-}
-"""Columns of :func:`summary`, after those of ``by``, and their types."""
 
 
 # ---- paired comparison -----------------------------------------------------------------------------------------------
@@ -165,13 +125,13 @@ def compare(
     if baseline is not None and subjects and baseline not in subjects:
         raise UnknownNameError("subject", baseline, subjects)
     options = _Options(value, maximise, unit, confidence, resamples, seed)
-    found = _compared(table, baseline, _by(table, by), options)
+    found = _compared(table, baseline, group_columns(table, by), options)
     if not found["n_pairs"].any():
         raise InputError(
             "no two subjects share a scenario with a value for both",
             source="table",
             value=subjects,
-            expected=f"rows that agree in {', '.join(_scenario(table))} (and in run_seed where both have one)",
+            expected=f"rows that agree in {', '.join(scenario_columns(table))} (and in run_seed where both have one)",
         )
     return found
 
@@ -196,8 +156,8 @@ def _compared(table: pandas.DataFrame, baseline: str | None, keys: list[str], op
         else [(subject, baseline) for subject in subjects if subject != baseline]
     )
     found: list[dict[str, Any]] = []
-    for labels, part in _groups(table, keys):
-        group, value, maximise = _prepared(part, options.value, options.maximise)
+    for labels, part in groups(table, keys):
+        group, value, maximise = prepared(part, options.value, options.maximise)
         members = {str(name): part for name, part in group.groupby("subject", sort=False)}
         for member in members.values():
             _require_single(member)
@@ -209,13 +169,9 @@ def _compared(table: pandas.DataFrame, baseline: str | None, keys: list[str], op
     return pandas.DataFrame(found, columns=list(columns)).astype(columns)
 
 
-def _has_runs(rows: pandas.DataFrame) -> bool:
-    return "run_seed" in rows and bool(rows["run_seed"].notna().all())
-
-
 def _require_single(rows: pandas.DataFrame) -> None:
     """Raise InputError when a subject has two rows for the same scenario and run."""
-    own = [*_scenario(rows), *(["run_seed"] if _has_runs(rows) else [])]
+    own = [*scenario_columns(rows), *(["run_seed"] if has_runs(rows) else [])]
     twice = rows.duplicated(own)
     if twice.any():
         where = rows.loc[twice, own].iloc[0].to_dict()
@@ -227,8 +183,8 @@ def _comparison(one: pandas.DataFrame, other: pandas.DataFrame, maximise: bool, 
     """What the columns of :data:`COMPARISON` after ``maximise`` hold for two subjects."""
     if not _share_seeds(one, other):
         one, other = _by_instance(one), _by_instance(other)
-    scenario = _scenario(one)
-    with_runs = _has_runs(one) and _has_runs(other)
+    scenario = scenario_columns(one)
+    with_runs = has_runs(one) and has_runs(other)
     alone_in_seed = [with_runs and part["run_seed"].nunique() == 1 for part in (one, other)]
     keys = [*scenario, "run_seed"] if with_runs and alone_in_seed[0] == alone_in_seed[1] else scenario
     sides = []
@@ -297,13 +253,13 @@ def _share_seeds(one: pandas.DataFrame, other: pandas.DataFrame) -> bool:
     """Whether seeds are scenarios of both: always without a solver, else only if both have the same ones."""
     if not any("kind" in part and (part["kind"] == "solver").any() for part in (one, other)):
         return True
-    seen = [set(part[_scenario(part)].itertuples(index=False, name=None)) for part in (one, other)]
+    seen = [set(part[scenario_columns(part)].itertuples(index=False, name=None)) for part in (one, other)]
     return seen[0] == seen[1]
 
 
 def _by_instance(rows: pandas.DataFrame) -> pandas.DataFrame:
     """One row an instance and run, the mean of its episodes, with seed 0; without a value if one of them has none."""
-    keys = [name for name in (*_scenario(rows), "run_seed", "kind") if name in rows and name != "seed"]
+    keys = [name for name in (*scenario_columns(rows), "run_seed", "kind") if name in rows and name != "seed"]
     episodes = rows.groupby(keys, sort=False, dropna=False)
     means = episodes[["value", "bound", "seconds"]].mean()
     means["value"] = means["value"].where(episodes["value"].count() == episodes.size())
@@ -421,156 +377,3 @@ def compare_policies(
         return Panel(table, compare(table, baseline, value=value, confidence=confidence))
     options = _Options(value, None, "auto", confidence, 2000, 0)
     return Panel(table, _compared(table, baseline, [], options))
-
-
-# ---- summary ---------------------------------------------------------------------------------------------------------
-def summary(
-    table: pandas.DataFrame,
-    *,
-    value: str | None = None,
-    by: str | Sequence[str] | None = None,
-    statistic: str = "iqm",
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> pandas.DataFrame:
-    """One row a subject (and group of ``by``): statistics over runs, each run being the mean of its episodes.
-
-    The score of a run seed is the mean over its instances and episodes; without run seeds each episode seed stands for
-    a run. A run that lacks a value somewhere, or an instance that other subjects of the group have, has no score: the
-    mean of what it did solve would flatter it. It is left out of the statistics and the note says so. (A report shows
-    gaps, which have one scale on all instances, and therefore takes the IQM of runs and instances pooled.) Columns,
-    after those of ``by``:
-
-    - ``subject, value``; ``n_runs``: runs with a score.
-    - ``iqm, mean, median``: of the scores of runs; ``low, high, confidence``: interval of the IQM (of ``statistic``).
-    - ``seconds``: median over episodes; ``gap``: mean over episodes that have one.
-    - ``optimal``: share of episodes or solves with status ``optimal``.
-    - ``n_rows, fails``: episodes, and those without the value or with a solution that its instance refused.
-    - ``note``: what weakens the figures.
-
-    Args:
-        table: Rows as :func:`orl.evaluate` or :func:`orl.bench.load` write them.
-        value: As in :func:`compare`.
-        by: Columns that split the table; by default the environment, if the table has that column.
-        statistic: ``iqm``, ``mean`` or ``optimality_gap``: what the interval is of.
-
-    Raises:
-        InputError: A column is missing; an infinite value. UnknownNameError: no such statistic.
-
-    >>> import pandas
-    >>> table = pandas.DataFrame({"subject": "a", "instance": "x", "seed": range(4), "return": [1.0, 2.0, 3.0, 6.0]})
-    >>> summary(table)[["subject", "n_runs", "iqm", "mean"]].values.tolist()
-    [['a', 4, 2.5, 3.0]]
-    """
-    import pandas
-
-    if statistic not in STATISTICS:
-        raise UnknownNameError("statistic", statistic, STATISTICS)
-    keys = _by(table, by)
-    found: list[dict[str, Any]] = []
-    for labels, rows in _groups(table, keys):
-        group, chosen, _ = _prepared(rows, value, True)
-        for subject, part in group.groupby("subject", sort=False):
-            scores, left_out = _scores_of_runs(part, group)
-            notes = [f"Runs left out because they lack a value or an instance: {left_out}."] if left_out else []
-            interval = Interval(np.nan, np.nan, confidence, 0, "", np.nan)
-            if len(scores):
-                interval = bootstrap_interval(
-                    scores, STATISTICS[statistic], confidence=confidence, resamples=resamples, seed=seed
-                )
-            failed = part["value"].isna()
-            if "checked" in part:
-                failed |= part["checked"].eq(False).fillna(False).astype(bool)
-            found.append(
-                labels
-                | {
-                    "subject": subject,
-                    "value": chosen,
-                    "n_runs": len(scores),
-                    "iqm": float(iqm(scores)) if len(scores) else np.nan,
-                    "mean": float(scores.mean()) if len(scores) else np.nan,
-                    "median": float(np.median(scores)) if len(scores) else np.nan,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "confidence": confidence,
-                    "seconds": float(part["seconds"].median()),
-                    "gap": float(part["gap"].mean()) if "gap" in part else np.nan,
-                    "optimal": float((part["status"] == "optimal").mean()) if "status" in part else np.nan,
-                    "n_rows": len(part),
-                    "fails": int(failed.sum()),
-                    "note": " ".join([*notes, *([interval.note] if interval.note else [])]),
-                }
-            )
-    columns = {key: table[key].dtype for key in keys} | SUMMARY
-    return pandas.DataFrame(found, columns=list(columns)).astype(columns)
-
-
-def _scores_of_runs(part: pandas.DataFrame, group: pandas.DataFrame) -> tuple[Array, int]:
-    """Scores of a subject's complete runs, and the number of the others."""
-    instances = [name for name in ("environment", "instance") if name in group]
-    if _has_runs(part):
-        run = "run_seed"
-        wanted: Any = len(group[instances].drop_duplicates())
-    else:
-        run = "seed"
-        wanted = group[["seed", *instances]].drop_duplicates().groupby("seed").size()
-    values = part.groupby(run)["value"].agg(["mean", "size", "count"])
-    covered = part[[run, *instances]].drop_duplicates().groupby(run).size()
-    if not isinstance(wanted, int):
-        wanted = wanted.reindex(values.index)
-    whole = (values["size"] == values["count"]) & (covered == wanted)
-    return values.loc[whole, "mean"].to_numpy(np.float64), int((~whole).sum())
-
-
-# ---- reading tables --------------------------------------------------------------------------------------------------
-def _prepared(table: pandas.DataFrame, value: str | None, maximise: bool | None) -> tuple[pandas.DataFrame, str, bool]:
-    """Uninterrupted rows with the columns ``value``, ``bound`` and ``seconds``; name and sense of the value."""
-    for column in ("subject", "seed"):
-        if column not in table:
-            raise InputError("column missing", source="table", field=column, expected="a table of evaluate or load")
-    if value is None:
-        value = "objective" if "objective" in table and table["objective"].notna().any() else "return"
-    needed = ("bound", "objective") if value == "score" else (value,)
-    for column in needed:
-        if column not in table:
-            raise UnknownNameError("value", column, [*map(str, table.columns), "score"])
-    if maximise is None:
-        if value not in (*MAXIMISED, *MINIMISED):
-            raise InputError("say whether higher is better", field="maximise", value=value, expected="True or False")
-        maximise = value in MAXIMISED
-    rows = table[~table["interrupted"].astype(bool)] if "interrupted" in table else table
-    try:
-        numbers = {column: rows[column].astype("float64") for column in needed}
-    except (TypeError, ValueError) as error:
-        raise InputError("not numbers", source="table", field=value, value=str(error)) from error
-    rows = rows.assign(
-        value=bound_score(numbers["objective"], numbers["bound"]) if value == "score" else numbers[value]
-    )
-    for column in ("bound", "seconds"):
-        if column not in rows:
-            rows = rows.assign(**{column: np.nan})
-    if np.isinf(rows["value"]).any():
-        expected = "finite values (a gap above the bound 0 is infinite: take the objective)"
-        raise InputError("infinite value", source="table", field=value, expected=expected)
-    return rows, value, maximise
-
-
-def _scenario(rows: pandas.DataFrame) -> list[str]:
-    return [name for name in SCENARIO if name in rows]
-
-
-def _by(table: pandas.DataFrame, by: str | Sequence[str] | None) -> list[str]:
-    if by is None:
-        return ["environment"] if "environment" in table else []
-    keys = [by] if isinstance(by, str) else list(by)
-    for key in keys:
-        if key not in table:
-            raise UnknownNameError("by", key, map(str, table.columns))
-    return keys
-
-
-def _groups(rows: pandas.DataFrame, keys: list[str]) -> list[tuple[dict[str, Any], pandas.DataFrame]]:
-    if not keys:
-        return [({}, rows)]
-    return [(dict(zip(keys, labels, strict=True)), part) for labels, part in rows.groupby(keys, sort=False)]

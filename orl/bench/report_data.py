@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from orl.bench import store
+from orl.bench.learning_curves import Curve
 from orl.bench.plan import Scale
-from orl.bench.statistics import Array, Curve
+from orl.bench.statistics import Array
 
 if TYPE_CHECKING:
     import pandas

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from orl.bench.learning_curves import sample_efficiency
 from orl.bench.report_data import Arena, Measure, Sweep, curves
 from orl.bench.report_sections import colour_of
 from orl.bench.report_summaries import Comparison, Note
-from orl.bench.statistics import Array, performance_profile, sample_efficiency
+from orl.bench.statistics import Array, performance_profile
 from orl.common.errors import InputError
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -25,6 +22,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from orl.common.action_masks import is_legal
 from orl.common.errors import InputError
+from orl.common.interrupts import CtrlC, noting_ctrl_c
 from orl.common.problem import relative_gap
 
 if TYPE_CHECKING:
@@ -170,46 +168,6 @@ def evaluate(
                 break
     table = pandas.DataFrame([[*vars(row).values()] for row in rows], columns=list(COLUMNS))
     return table.astype(dict.fromkeys(FIGURES, "float64") | {"checked": "boolean", "illegal_actions": "Int64"})
-
-
-@dataclass
-class CtrlC:
-    """Whether Ctrl-C has been pressed."""
-
-    pressed: bool = False
-
-
-@contextmanager
-def noting_ctrl_c() -> Iterator[CtrlC]:
-    """Remember Ctrl-C for a loop over solvers: each answers it with its best so far, as if nothing had happened.
-
-    The handler of SIGINT that was there before is called as well. Outside the main thread, where Python runs no
-    handlers, nothing is noted.
-
-    >>> before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may ignore it
-    >>> with noting_ctrl_c() as ctrl_c:
-    ...     try:
-    ...         signal.raise_signal(signal.SIGINT)
-    ...     except KeyboardInterrupt:
-    ...         pass  # what a Solver does
-    >>> ctrl_c.pressed
-    True
-    >>> _ = signal.signal(signal.SIGINT, before)
-    """
-    noted, before = CtrlC(), signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield noted
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.pressed = True
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)

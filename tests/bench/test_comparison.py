@@ -10,8 +10,9 @@ import pandas
 import pytest
 
 import orl
-from orl.bench.comparison import COMPARISON, SUMMARY, compare, compare_policies, summary
+from orl.bench.comparison import COMPARISON, compare, compare_policies
 from orl.bench.statistics import bootstrap_interval, iqm, paired_difference, probability_of_improvement
+from orl.bench.summaries import SUMMARY, summary
 from orl.common.errors import InputError, UnknownNameError
 from orl.common.problem import SolveResult
 

@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as numpy_st
 from scipy import special, stats
 
 from orl.bench.bootstrap import METHODS, bootstrap_band
+from orl.bench.learning_curves import Curve, sample_efficiency
 from orl.bench.statistics import (
     STATISTICS,
-    Curve,
     bootstrap_interval,
     bound_score,
     iqm,
@@ -27,7 +27,6 @@ from orl.bench.statistics import (
     paired_difference,
     performance_profile,
     probability_of_improvement,
-    sample_efficiency,
 )
 from orl.common.errors import InputError
 

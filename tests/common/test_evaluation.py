@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from orl import registry
 from orl.common.errors import InputError
-from orl.common.evaluation import COLUMNS, evaluate, noting_ctrl_c
+from orl.common.evaluation import COLUMNS, evaluate
+from orl.common.interrupts import noting_ctrl_c
 from orl.common.problem import Bounds, Check, SolveResult
 
 
