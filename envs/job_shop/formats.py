@@ -30,28 +30,32 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, BinaryIO, Literal
 
 from orl.common.atomic import write_text
 from orl.common.errors import InputError, UnknownNameError
 from orl.envs.job_shop.builders import MAX_MACHINES, flexible_job_shop, flow_shop, job_shop, open_shop
 from orl.envs.job_shop.instance import NO_DEADLINE, SCHEMA, ShopInstance
-from orl.envs.job_shop.model import MAX_HORIZON
+from orl.envs.job_shop.text_rows import (
+    INTEGER,
+    MAX_MODES,
+    MAX_OPERATIONS,
+    NUMBER,
+    Lines,
+    Rows,
+    fjs_jobs,
+    read_header,
+    standard_rows,
+    taillard_rows,
+    text_of,
+)
 
 Format = Literal["standard", "taillard", "fjs", "collection", "json"]
 Kind = Literal["job_shop", "flow_shop", "open_shop"]
 FORMATS: tuple[Format, ...] = ("standard", "taillard", "fjs", "collection", "json")
 MAX_FILE_BYTES = 32 * 2**20
 MAX_JSON_BYTES = 8 * 2**20
-MAX_LINE_BYTES = 2**20
-MAX_LINES = 1_000_000
-MAX_OPERATIONS = 200_000
-MAX_MODES = 1_000_000
 MAX_INSTANCES = 10_000
-_INTEGER = re.compile(rb"[+-]?[0-9]{1,10}")
-_NUMBER = re.compile(rb"[0-9]{1,10}(\.[0-9]*)?")
-_TITLES = (b"nb of jobs", b"times", b"machines")
-Rows = list[list[int]]
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -108,7 +112,7 @@ def instance_names(path: str | os.PathLike[str]) -> list[str]:
             data = _json_data(stream, source)
             return list(data) if _is_collection(data) else [str(data.get("name", Path(path).stem))]
         if found == "collection":
-            return [name for name, _, _ in _collection(_Lines(stream, source), None)]
+            return [name for name, _, _ in _collection(Lines(stream, source), None)]
     return [Path(path).stem]
 
 
@@ -146,18 +150,18 @@ def _parse(
     found = format or _detect(stream, source, suffix)
     if found == "json":
         return _from_json(_json_data(stream, source), name, source, instance)
-    lines = _Lines(stream, source)
+    lines = Lines(stream, source)
     if found == "collection":
         label, rows, n_machines = _one_of_collection(lines, instance)
         return _shop(kind, label, source, rows, n_machines)
     if instance is not None and instance != name:
         raise InputError("the file holds one instance", source=source, field="instance", value=instance, expected=name)
-    n_jobs, n_machines = _header(lines, {"standard": (2,), "taillard": (2, 6), "fjs": (2, 3)}[found])
+    n_jobs, n_machines = read_header(lines, {"standard": (2,), "taillard": (2, 6), "fjs": (2, 3)}[found])
     if found == "fjs":
-        jobs = _fjs_jobs(lines, n_jobs, n_machines)
+        jobs = fjs_jobs(lines, n_jobs, n_machines)
         lines.end()
         return _built(source, lambda: flexible_job_shop(jobs, name=name, n_machines=n_machines))
-    read_rows = _standard_rows if found == "standard" else _taillard_rows
+    read_rows = standard_rows if found == "standard" else taillard_rows
     rows = read_rows(lines, n_jobs, n_machines)
     lines.end()
     return _shop(kind, name, source, rows, n_machines)
@@ -171,7 +175,7 @@ def _detect(stream: BinaryIO, source: str | None, suffix: str) -> Format:
         return "json"
     if suffix == ".fjs":
         return "fjs"
-    lines = _Lines(stream, source)
+    lines = Lines(stream, source)
     first = lines.next()
     if first is None:
         raise InputError("the file is empty", source=source, expected="an instance")
@@ -180,11 +184,11 @@ def _detect(stream: BinaryIO, source: str | None, suffix: str) -> Format:
     stream.seek(0)
     if titled or len(first) == 6:
         return "taillard"
-    if not _NUMBER.fullmatch(first[0]) and len(first) == 3 and first[0][:1].isalpha():
+    if not NUMBER.fullmatch(first[0]) and len(first) == 3 and first[0][:1].isalpha():
         return "collection"
     if len(first) == 3:
         return "fjs"
-    n_machines = int(first[1]) if len(first) == 2 and _INTEGER.fullmatch(first[1]) else 0
+    n_machines = int(first[1]) if len(first) == 2 and INTEGER.fullmatch(first[1]) else 0
     if lines.titled or (len(second) == n_machines and second[-2:] != [b"-1", b"-1"]):
         return "taillard"
     if len(second) != 2 * n_machines and _is_fjs_row(second):
@@ -193,7 +197,7 @@ def _detect(stream: BinaryIO, source: str | None, suffix: str) -> Format:
 
 
 def _is_fjs_row(tokens: list[bytes]) -> bool:
-    if not tokens or not all(_INTEGER.fullmatch(token) for token in tokens):
+    if not tokens or not all(INTEGER.fullmatch(token) for token in tokens):
         return False
     numbers, at = [int(token) for token in tokens], 1
     for _ in range(numbers[0]):
@@ -203,176 +207,13 @@ def _is_fjs_row(tokens: list[bytes]) -> bool:
     return at == len(numbers)
 
 
-class _Lines:
-    """The lines with content of a text file, split at blanks, in bounded memory. ``number`` counts from 1."""
-
-    def __init__(self, stream: BinaryIO, source: str | None) -> None:
-        self.stream, self.source, self.number = stream, source, 0
-        self.titled = False
-
-    def next(self) -> list[bytes] | None:
-        """The tokens of the next line with content; None at the end. Skips titles of Taillard's files."""
-        while line := self.stream.readline(MAX_LINE_BYTES + 1):
-            self.number += 1
-            if len(line) > MAX_LINE_BYTES:
-                expected = f"at most {MAX_LINE_BYTES} bytes"
-                raise InputError("line too long", source=self.source, line=self.number, expected=expected)
-            if self.number > MAX_LINES:
-                raise InputError(
-                    "too many lines", source=self.source, line=self.number, expected=f"at most {MAX_LINES}"
-                )
-            text = line.strip()
-            if not text or text.startswith(b"#"):
-                continue
-            if text.lower() in _TITLES or text.lower().startswith(_TITLES[0]):
-                self.titled = True
-                continue
-            return text.split()
-        return None
-
-    def rewind(self) -> None:
-        """Back to the first line."""
-        self.stream.seek(0)
-        self.number, self.titled = 0, False
-
-    def row(self, field: str) -> list[bytes]:
-        """The next line with content, which the file must have."""
-        tokens = self.next()
-        if tokens is None:
-            raise InputError("the file ends early", source=self.source, line=max(1, self.number), field=field)
-        return tokens
-
-    def end(self) -> None:
-        """Check that nothing follows."""
-        tokens = self.next()
-        if tokens is not None:
-            self.fail("unexpected text after the last job", "end of file", _text(tokens[0]), "nothing")
-
-    def integer(self, token: bytes, field: str, low: int, high: int) -> int:
-        """``token`` as an integer in low..high."""
-        if not _INTEGER.fullmatch(token):
-            self.fail("not an integer", field, _text(token), f"an integer in {low}..{high}")
-        value = int(token)
-        if not low <= value <= high:
-            self.fail("negative number" if value < 0 else "out of range", field, value, f"{low}..{high}")
-        return value
-
-    def fail(self, problem: str, field: str, value: object, expected: str) -> NoReturn:
-        raise InputError(problem, source=self.source, line=self.number, field=field, value=value, expected=expected)
-
-
-def _text(token: bytes) -> str:
-    return token[:40].decode("ascii", "backslashreplace") + ("..." if len(token) > 40 else "")
-
-
-def _header(lines: _Lines, lengths: tuple[int, ...]) -> tuple[int, int]:
-    tokens = lines.next()
-    if tokens is None:
-        raise InputError("the file is empty", source=lines.source, line=1, field="header", expected="jobs machines")
-    if len(tokens) not in lengths:
-        for token in tokens[: max(lengths)]:
-            if not _NUMBER.fullmatch(token):
-                lines.fail("not an integer", "header", _text(token), "the numbers of jobs and machines")
-        expected = " or ".join(map(str, lengths)) + " numbers: jobs machines"
-        lines.fail("wrong count of numbers", "header", len(tokens), expected)
-    n_jobs = lines.integer(tokens[0], "number of jobs", 1, MAX_OPERATIONS)
-    n_machines = lines.integer(tokens[1], "number of machines", 1, MAX_MACHINES)
-    for token in tokens[2:]:
-        if not _NUMBER.fullmatch(token):
-            lines.fail("not a number", "header", _text(token), "a number")
-    return n_jobs, n_machines
-
-
-def _standard_rows(lines: _Lines, n_jobs: int, n_machines: int) -> tuple[Rows, Rows]:
-    """Machines and durations of ``n_jobs`` lines of ``machine duration`` pairs."""
-    machines: Rows = []
-    durations: Rows = []
-    n_operations = 0
-    for j in range(n_jobs):
-        tokens = lines.row(f"job {j}")
-        if tokens[-2:] == [b"-1", b"-1"]:
-            tokens = tokens[:-2]
-            if not tokens or len(tokens) % 2:
-                lines.fail("wrong count of numbers", f"job {j}", len(tokens), "machine duration pairs before -1 -1")
-        elif len(tokens) != 2 * n_machines:
-            if len(tokens) < 2 * n_machines:
-                for k, token in enumerate(tokens):
-                    if not _INTEGER.fullmatch(token):
-                        lines.fail("not an integer", _pair_field(j, k), _text(token), "an integer")
-            expected = f"{2 * n_machines}: a machine and a duration for each of {n_machines} operations"
-            lines.fail("wrong count of numbers", f"job {j}", len(tokens), expected)
-        n_operations += len(tokens) // 2
-        if n_operations > MAX_OPERATIONS:
-            lines.fail("too many operations", f"job {j}", n_operations, f"at most {MAX_OPERATIONS}")
-        limits = (n_machines - 1, MAX_HORIZON)
-        numbers = [lines.integer(token, _pair_field(j, k), 0, limits[k % 2]) for k, token in enumerate(tokens)]
-        machines.append(numbers[::2])
-        durations.append(numbers[1::2])
-    return machines, durations
-
-
-def _pair_field(job: int, k: int) -> str:
-    return f"job {job}, operation {k // 2}, {('machine', 'duration')[k % 2]}"
-
-
-def _taillard_rows(lines: _Lines, n_jobs: int, n_machines: int) -> tuple[Rows, Rows]:
-    """Machines (from 0) and durations of a durations matrix and a machines matrix (from 1)."""
-    if n_jobs * n_machines > MAX_OPERATIONS:
-        lines.fail("too many operations", "header", n_jobs * n_machines, f"at most {MAX_OPERATIONS}")
-    matrices = []
-    for what, low, high in (("duration", 0, MAX_HORIZON), ("machine", 1, n_machines)):
-        matrix = []
-        for j in range(n_jobs):
-            tokens = lines.row(f"job {j}, {what}s")
-            if len(tokens) != n_machines:
-                lines.fail("wrong count of numbers", f"job {j}, {what}s", len(tokens), f"{n_machines}")
-            row = [lines.integer(t, f"job {j}, operation {k}, {what}", low, high) for k, t in enumerate(tokens)]
-            matrix.append([value - low for value in row])
-        matrices.append(matrix)
-    return matrices[1], matrices[0]
-
-
-def _fjs_jobs(lines: _Lines, n_jobs: int, n_machines: int) -> list[list[list[tuple[int, int]]]]:
-    """The ``(machine from 0, duration)`` modes of the operations of the jobs."""
-    jobs = []
-    n_modes = 0
-    for j in range(n_jobs):
-        tokens = lines.row(f"job {j}")
-        if tokens[-2:] == [b"-1", b"-1"]:
-            tokens = tokens[:-2]
-        rest = iter(tokens)
-
-        def number(field: str, low: int, high: int, rest: Iterator[bytes] = rest) -> int:
-            token = next(rest, None)
-            if token is None:
-                lines.fail("the line ends early", field, None, f"an integer in {low}..{high}")
-            return lines.integer(token, field, low, high)
-
-        job = []
-        for k in range(number(f"job {j}, number of operations", 1, MAX_OPERATIONS)):
-            field = f"job {j}, operation {k}, "
-            modes = []
-            for _ in range(number(field + "number of alternatives", 1, MAX_MODES)):
-                machine = number(field + "machine", 1, n_machines)
-                modes.append((machine - 1, number(field + "duration", 0, MAX_HORIZON)))
-            n_modes += len(modes)
-            job.append(modes)
-        left = sum(1 for _ in rest)
-        if left:
-            lines.fail("too many numbers", f"job {j}", left, "none after the last operation")
-        if n_modes > MAX_MODES:
-            lines.fail("too many modes", f"job {j}", n_modes, f"at most {MAX_MODES}")
-        jobs.append(job)
-    return jobs
-
-
-def _collection(lines: _Lines, wanted: str | None) -> Iterator[tuple[str, int, int]]:
+def _collection(lines: Lines, wanted: str | None) -> Iterator[tuple[str, int, int]]:
     """Name, jobs and machines of every instance up to ``wanted``, whose first job is then the next line."""
     count = 0
     while (tokens := lines.next()) is not None:
         if len(tokens) != 3:
             lines.fail("wrong count of words", "header", len(tokens), "name jobs machines")
-        name = _text(tokens[0])
+        name = text_of(tokens[0])
         n_jobs = lines.integer(tokens[1], f"{name}, number of jobs", 1, MAX_OPERATIONS)
         n_machines = lines.integer(tokens[2], f"{name}, number of machines", 1, MAX_MACHINES)
         count += 1
@@ -385,13 +226,13 @@ def _collection(lines: _Lines, wanted: str | None) -> Iterator[tuple[str, int, i
             lines.row(f"{name}, job {j}")
 
 
-def _one_of_collection(lines: _Lines, wanted: str | None) -> tuple[str, tuple[Rows, Rows], int]:
+def _one_of_collection(lines: Lines, wanted: str | None) -> tuple[str, tuple[Rows, Rows], int]:
     """Name, rows and machines of the instance ``wanted``, or of the only one."""
     known = []
     for name, n_jobs, n_machines in _collection(lines, wanted):
         known.append(name)
         if name == wanted:
-            return name, _standard_rows(lines, n_jobs, n_machines), n_machines
+            return name, standard_rows(lines, n_jobs, n_machines), n_machines
     if wanted is not None:
         raise UnknownNameError("instance", wanted, known)
     if not known:

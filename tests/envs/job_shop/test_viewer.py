@@ -14,10 +14,11 @@ import pytest
 
 from orl.common.errors import InputError, MissingExtraError
 from orl.common.problem import Bounds
+from orl.envs.job_shop.gantt_layout import layout
 from orl.envs.job_shop.instance import Schedule, ShopInstance
 from orl.envs.job_shop.model import Mode, Model
 from orl.envs.job_shop.schedule_graph import critical_path
-from orl.envs.job_shop.viewer import COLOURS, gantt, gantt_html, gantt_rgb, layout, save_picture
+from orl.envs.job_shop.viewer import COLOURS, gantt, gantt_html, gantt_rgb, save_picture
 
 
 def shop(n_jobs: int, n_machines: int, seed: int = 0) -> tuple[ShopInstance, Schedule]:
