@@ -32,7 +32,6 @@ from orl.envs.job_shop.arena import (
     MODE,
     N_DECLARED,
     N_FIXED,
-    N_JOBS,
     N_LINES,
     N_OPS,
     N_RESOURCES,
@@ -48,12 +47,22 @@ from orl.envs.job_shop.arena import (
     ROOT_BOUND,
     SCALE,
     START,
-    UPPER_BOUND,
     Flags,
     Floats,
     Ints,
     Layout,
     Longs,
+)
+from orl.envs.job_shop.propagation import (
+    earliest,
+    objective_bound,
+    propagate,
+    push,
+    push_plain,
+    raise_chain,
+    raise_end,
+    resource_bounds,
+    tighten,
 )
 
 drop_stale_kernels()
@@ -73,73 +82,6 @@ class Config(NamedTuple):
 
 
 @njit(cache=True, forceinline=True)
-def _earliest(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, q: int) -> int:
-    """Earliest start of operation o in mode q (closed form of the propagation fixpoint)."""
-    t = max(s[L.ops + OP * o + READY], s[L.ops + OP * o + FLOOR])
-    for u in range(p[L.use_ptr + q], p[L.use_ptr + q + 1]):
-        free = s[L.unit_free + p[L.unit_ptr + p[L.use_resource + u]] + p[L.use_demand + u] - 1]
-        if free > t:
-            t = free
-    return t
-
-
-@njit(cache=True, forceinline=True)
-def _raise_end(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, end: int) -> None:
-    """Record a larger end (bound) of o in the bounds, and note a missed deadline."""
-    s[L.ops + OP * o + END] = end
-    if longs[OBJECTIVE] == 0:
-        if end > clock[LOWER_BOUND]:
-            clock[LOWER_BOUND] = end
-    elif end > s[L.job_end + p[L.job + o]]:
-        s[L.job_end + p[L.job + o]] = end
-    if end > p[L.deadline + o]:
-        clock[DEAD] = 1
-
-
-@njit(cache=True)
-def _propagate(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, head: int, count: int) -> None:
-    """Recompute the queued open operations and everything downstream until nothing changes (FIFO over a ring)."""
-    n = L.max_ops
-    behind = head + count if head + count < n else head + count - n
-    while count > 0:
-        o = s[L.queue + head]
-        head = head + 1 if head + 1 < n else 0
-        count -= 1
-        s[L.ops + OP * o + QUEUED] = 0
-        if s[L.ops + OP * o + MODE] >= 0:
-            continue
-        start, end = INF, INF
-        for q in range(p[L.mode_ptr + o], p[L.mode_ptr + o + 1]):
-            t = _earliest(L, p, longs, s, clock, o, q)
-            start = min(start, t)
-            end = min(end, t + p[L.mode_duration + q])
-        s[L.ops + OP * o + START] = start
-        if end > s[L.ops + OP * o + END]:
-            _raise_end(L, p, longs, s, clock, o, end)
-            for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
-                x = p[L.succ_op + e]
-                if end + p[L.succ_lag + e] > s[L.ops + OP * x + READY]:
-                    s[L.ops + OP * x + READY] = end + p[L.succ_lag + e]
-                    if s[L.ops + OP * x + QUEUED] == 0:
-                        s[L.ops + OP * x + QUEUED] = 1
-                        s[L.queue + behind] = x
-                        behind = behind + 1 if behind + 1 < n else 0
-                        count += 1
-
-
-@njit(cache=True, forceinline=True)
-def _take_units(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, r: int, demand: int, end: int) -> None:
-    """Occupy the ``demand`` first free units of r until ``end``; the list stays sorted."""
-    first, last = p[L.unit_ptr + r], p[L.unit_ptr + r + 1]
-    i = first + demand
-    while i < last and s[L.unit_free + i] < end:
-        s[L.unit_free + i - demand] = s[L.unit_free + i]
-        i += 1
-    for j in range(i - demand, i):
-        s[L.unit_free + j] = end
-
-
-@njit(cache=True, forceinline=True)
 def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int, m: int) -> None:
     """Start the next operation of ``line`` in its mode m at ``now``."""
     o = s[L.next_op + line]
@@ -149,7 +91,7 @@ def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int
     end = now + duration
     s[L.ops + OP * o + MODE] = m
     s[L.ops + OP * o + START] = now
-    _raise_end(L, p, longs, s, clock, o, end)
+    raise_end(L, p, longs, s, clock, o, end)
     s[L.position + line] += 1
     at = p[L.line_ptr + line] + s[L.position + line]
     s[L.next_op + line] = p[L.line_op + at] if at < p[L.line_ptr + line + 1] else -1
@@ -166,70 +108,9 @@ def _dispatch(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, line: int
             s[L.ops + OP * o + RESOURCE_PRED] = s[L.last_op + r]
         s[L.last_op + r] = o
     if longs[PLAIN] != 0:
-        _push_plain(L, p, longs, s, clock, o, q, end)
+        push_plain(L, p, longs, s, clock, o, q, end)
     else:
-        _push(L, p, longs, s, clock, o, q, end)
-
-
-@njit(cache=True, forceinline=True)
-def _push_plain(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, q: int, end: int) -> None:
-    """What starting o changes in a plain instance: its successor's chain, and the chains through its machines."""
-    for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
-        x = p[L.succ_op + e]
-        s[L.ops + OP * x + PREDS_LEFT] -= 1
-        s[L.ops + OP * x + READY] = max(s[L.ops + OP * x + READY], end + p[L.succ_lag + e])
-        _raise_chain(L, p, longs, s, clock, x, end + p[L.succ_lag + e])
-    for u in range(p[L.use_ptr + q], p[L.use_ptr + q + 1]):
-        r = p[L.use_resource + u]
-        s[L.unit_free + p[L.unit_ptr + r]] = end
-        for i in range(p[L.user_ptr + r], p[L.user_ptr + r + 1]):
-            x = p[L.user_op + i]
-            if s[L.ops + OP * x + MODE] < 0:
-                _raise_chain(L, p, longs, s, clock, x, end)
-
-
-@njit(cache=True, forceinline=True)
-def _raise_chain(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, start: int) -> None:
-    """Raise the earliest start of a single-mode operation, and on along its chain while that changes anything.
-
-    Equal to :func:`_propagate` where every operation has one mode and at most one successor: all bounds on a start
-    only grow, so the largest so far is the start.
-    """
-    while s[L.ops + OP * o + START] < start:
-        end = start + p[L.min_duration + o]
-        s[L.ops + OP * o + START] = start
-        _raise_end(L, p, longs, s, clock, o, end)
-        e = p[L.succ_ptr + o]
-        if e == p[L.succ_ptr + o + 1]:
-            return
-        o = p[L.succ_op + e]
-        start = end + p[L.succ_lag + e]
-        s[L.ops + OP * o + READY] = max(s[L.ops + OP * o + READY], start)
-
-
-@njit(cache=True)
-def _push(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, o: int, q: int, end: int) -> None:
-    """What starting o in mode q changes in general: its successors, and the users of its resources."""
-    count = 0
-    for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
-        x = p[L.succ_op + e]
-        s[L.ops + OP * x + PREDS_LEFT] -= 1
-        s[L.ops + OP * x + READY] = max(s[L.ops + OP * x + READY], end + p[L.succ_lag + e])
-        if s[L.ops + OP * x + QUEUED] == 0:
-            s[L.ops + OP * x + QUEUED] = 1
-            s[L.queue + count] = x
-            count += 1
-    for u in range(p[L.use_ptr + q], p[L.use_ptr + q + 1]):
-        r = p[L.use_resource + u]
-        _take_units(L, p, longs, s, clock, r, p[L.use_demand + u], end)
-        for i in range(p[L.user_ptr + r], p[L.user_ptr + r + 1]):
-            x = p[L.user_op + i]
-            record = L.ops + OP * x
-            if s[record + MODE] < 0 and s[record + START] < end and s[record + QUEUED] == 0:
-                s[record + QUEUED] = 1
-                s[L.queue + count] = x
-                count += 1
-    _propagate(L, p, longs, s, clock, 0, count)
+        push(L, p, longs, s, clock, o, q, end)
 
 
 @njit(cache=True, forceinline=True)
@@ -244,107 +125,23 @@ def _wait(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
             continue
         s[L.ops + OP * o + FLOOR] = event
         if longs[PLAIN] != 0:
-            _raise_chain(L, p, longs, s, clock, o, event)
+            raise_chain(L, p, longs, s, clock, o, event)
         else:
             s[L.ops + OP * o + QUEUED] = 1
             s[L.queue + count] = o
             count += 1
-    _propagate(L, p, longs, s, clock, 0, count)
-
-
-@njit(cache=True)
-def _resource_bounds(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
-    """Level 1: per resource, least head + remaining work / capacity + least tail (makespan only)."""
-    for r in range(longs[N_RESOURCES]):
-        head, tail, energy = INF, INF, 0
-        for i in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
-            o = p[L.mandatory_op + i]
-            if s[L.ops + OP * o + MODE] < 0:
-                head = min(head, s[L.ops + OP * o + START])
-                tail = min(tail, p[L.tail + o])
-                energy += longs[L.mandatory_energy + i]
-        if energy > 0:
-            capacity = p[L.unit_ptr + r + 1] - p[L.unit_ptr + r]
-            bound = head + (energy + capacity - 1) // capacity + tail
-            if bound > clock[LOWER_BOUND]:
-                clock[LOWER_BOUND] = bound
-
-
-@njit(cache=True)
-def _tighten(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
-    """Level 2: latest starts under the upper bound and the pair rule on machines, to a fixpoint (makespan only).
-
-    On a machine, if ``est(i) + dur(i) > lst(j)`` then i cannot precede j, so j comes first. An empty domain marks the
-    state as a dead end.
-    """
-    n = longs[N_OPS]
-    limit = longs[UPPER_BOUND] - 1
-    for o in range(n):
-        latest = limit - p[L.tail + o] - p[L.min_duration + o]
-        s[L.latest + o] = min(latest, p[L.deadline + o] - p[L.min_duration + o])
-    changed = True
-    while changed and clock[DEAD] == 0:
-        changed = False
-        for r in range(longs[N_RESOURCES]):
-            if p[L.unit_ptr + r + 1] - p[L.unit_ptr + r] != 1:
-                continue
-            for a in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
-                i = p[L.mandatory_op + a]
-                if s[L.ops + OP * i + MODE] >= 0:
-                    continue
-                for c in range(p[L.mandatory_ptr + r], p[L.mandatory_ptr + r + 1]):
-                    j = p[L.mandatory_op + c]
-                    if (
-                        i == j
-                        or s[L.ops + OP * j + MODE] >= 0
-                        or p[L.min_duration + i] == 0
-                        or p[L.min_duration + j] == 0
-                    ):
-                        continue
-                    if s[L.ops + OP * i + END] > s[L.latest + j]:
-                        if s[L.ops + OP * j + END] > s[L.ops + OP * i + START]:
-                            s[L.ops + OP * i + FLOOR] = max(s[L.ops + OP * i + FLOOR], s[L.ops + OP * j + END])
-                            s[L.ops + OP * i + QUEUED] = 1
-                            s[L.queue + 0] = i
-                            _propagate(L, p, longs, s, clock, 0, 1)
-                            changed = True
-                        if s[L.latest + i] - p[L.min_duration + j] < s[L.latest + j]:
-                            s[L.latest + j] = s[L.latest + i] - p[L.min_duration + j]
-                            changed = True
-        for at in range(n - 1, -1, -1):
-            o = p[L.topological + at]
-            for e in range(p[L.succ_ptr + o], p[L.succ_ptr + o + 1]):
-                latest = s[L.latest + p[L.succ_op + e]] - p[L.succ_lag + e] - p[L.min_duration + o]
-                if latest < s[L.latest + o]:
-                    s[L.latest + o] = latest
-                    changed = True
-            if s[L.ops + OP * o + MODE] < 0 and s[L.ops + OP * o + START] > s[L.latest + o]:
-                clock[DEAD] = 1
-        if clock[LOWER_BOUND] > limit:
-            clock[DEAD] = 1
-
-
-@njit(cache=True)
-def _objective_bound(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs) -> None:
-    """Lower bound on a job-based objective from the job completion bounds (exact when the schedule is complete)."""
-    total = 0
-    for j in range(longs[N_JOBS]):
-        if longs[OBJECTIVE] == 1:
-            total += s[L.job_end + j] - longs[L.first_start + j]
-        else:
-            total += p[L.weight + j] * max(0, s[L.job_end + j] - p[L.due + j])
-    clock[LOWER_BOUND] = max(total, clock[LOWER_BOUND])
+    propagate(L, p, longs, s, clock, 0, count)
 
 
 @njit(cache=True, forceinline=True)
 def _refresh(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Flags, c: Config) -> None:
     """Bounds of the chosen level, then clock, next event and action mask."""
     if longs[OBJECTIVE] != 0:
-        _objective_bound(L, p, longs, s, clock)
+        objective_bound(L, p, longs, s, clock)
     elif c.propagation >= 1:
         if c.propagation >= 2 and clock[DEAD] == 0:
-            _tighten(L, p, longs, s, clock)
-        _resource_bounds(L, p, longs, s, clock)
+            tighten(L, p, longs, s, clock)
+        resource_bounds(L, p, longs, s, clock)
     n_slots = L.n_slots
     if clock[DEAD] != 0 or clock[N_FIXED] == longs[N_OPS]:
         s[L.slot_start : L.slot_start + n_slots] = -1
@@ -405,11 +202,7 @@ def _scan_lines(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: F
         available = s[L.ops + OP * o + PREDS_LEFT] == 0
         n_modes = p[L.mode_ptr + o + 1] - p[L.mode_ptr + o]
         for m in range(n_modes):
-            t = (
-                s[L.ops + OP * o + START]
-                if n_modes == 1
-                else _earliest(L, p, longs, s, clock, o, p[L.mode_ptr + o] + m)
-            )
+            t = s[L.ops + OP * o + START] if n_modes == 1 else earliest(L, p, longs, s, clock, o, p[L.mode_ptr + o] + m)
             s[L.slot_start + slot + m] = t
             mask[slot + m] = available
             if available and t != now:
@@ -474,7 +267,7 @@ def reset_one(L: Layout, p: Ints, longs: Longs, s: Ints, clock: Longs, mask: Fla
         s[L.ops + OP * o + MODE] = -1
         s[L.ops + OP * o + RESOURCE_PRED] = -1
         s[L.ops + OP * o + PREDS_LEFT] = p[L.pred_count + o]
-        _raise_end(L, p, longs, s, clock, o, p[L.root_start + o] + p[L.min_duration + o])
+        raise_end(L, p, longs, s, clock, o, p[L.root_start + o] + p[L.min_duration + o])
     for line in range(longs[N_LINES]):
         s[L.work + line] = p[L.root_work + line]
         s[L.next_op + line] = p[L.line_op + p[L.line_ptr + line]]
