@@ -263,10 +263,12 @@ class TSDDR(BaseAlgorithm):
         self.policy.set_training_mode(True)
         noise = model.draw(self._keys())
         rollout = Rollout(noise, follow(self.policy, model, noise))
-        callback.update_locals(locals())
         steps = model.n_stages * self.batch_size
         for first in range(0, steps, self.n_envs):
-            self.num_timesteps += min(self.n_envs, steps - first)
+            stages = np.arange(first, min(first + self.n_envs, steps))  # counted episode after episode
+            dones = (stages + 1) % model.n_stages == 0
+            self.num_timesteps += len(stages)
+            callback.update_locals(locals())
             if not callback.on_step():
                 return None
         callback.on_rollout_end()

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.monitor import Monitor
@@ -283,6 +283,11 @@ def test_a_callback_ends_the_training() -> None:
 
     model = make().learn(10 * UPDATE, callback=Enough())
     assert (model.num_timesteps, model._n_updates) == (70, 1)
+
+
+def test_a_number_of_episodes_ends_the_training() -> None:
+    model = make().learn(10 * UPDATE, callback=StopTrainingOnMaxEpisodes(20))
+    assert model.num_timesteps == 20 * 3  # the last stage of the twentieth episode
 
 
 def test_the_callbacks_of_sb3_work(tmp_path) -> None:
