@@ -25,10 +25,12 @@ from orl.targets import build_targets
 TUNED = Path(__file__).resolve().parents[1] / "mdpo_mujoco" / "ppo.yml"
 PHASE = 0.1
 """Share of a training that starts from snapshots."""
-BASE, S3RL = "base", "S3RL"
+BASE, S3RL, FRESH = "base", "S3RL", "S3RL, fresh demand"
+ABLATION = (S3RL, "clusters alone", "truncation alone", "neither")
 STARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         S3RL: {"clustered": True, "truncate_step": 100},
+        FRESH: {"clustered": True, "truncate_step": 100, "fresh_noise": True},
         "clusters alone": {"clustered": True, "truncate_step": None},
         "truncation alone": {"clustered": False, "truncate_step": 100},
         "neither": {"clustered": False, "truncate_step": None},
@@ -84,7 +86,7 @@ def _mujoco(env_id: str, learner: str, variants: tuple[str, ...] = (BASE, S3RL))
 
 CASES: Mapping[str, Case] = MappingProxyType(
     {
-        "PPO, Hopper": _mujoco("Hopper-v5", "PPO", (BASE, *STARTS)),
+        "PPO, Hopper": _mujoco("Hopper-v5", "PPO", (BASE, *ABLATION)),
         "PPO, Walker2d": _mujoco("Walker2d-v5", "PPO"),
         "PPO, HalfCheetah": _mujoco("HalfCheetah-v5", "PPO"),
         "TD3, Hopper": _mujoco("Hopper-v5", "TD3"),
@@ -112,6 +114,7 @@ CASES: Mapping[str, Case] = MappingProxyType(
             seeds=5,
             every=20_000,
             episodes=20,
+            variants=(BASE, S3RL, FRESH),
             kwargs={"instance": "ls-15x5-s0", "reward_scale": 0.02},
             n_envs=16,
             hyper={

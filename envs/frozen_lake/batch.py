@@ -217,6 +217,11 @@ class LakeBatch:
         self.tile[b], self.period[b], self._keys[b], self.total[b] = state[:4]
         self._actions[b, : state.period], self._outcomes[b, : state.period] = state.actions, state.outcomes
 
+    @staticmethod
+    def redrawn(state: LakeState, rng: np.random.Generator) -> LakeState:
+        """The snapshot with another noise key."""
+        return state._replace(key=draw_key(rng))
+
 
 def require_render_mode(mode: str | None) -> None:
     """Raise InputError unless the mode is None or ``rgb_array``."""

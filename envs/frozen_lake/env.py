@@ -166,6 +166,10 @@ class PostDecisionFrozenLakeEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]
         self._over = any(flag[0] for flag in self.batch.ended())
         return self.batch.observation()[0]
 
+    def redrawn(self, state: LakeState, rng: np.random.Generator) -> LakeState:
+        """The snapshot with the same past and the slips to come drawn anew."""
+        return self.batch.redrawn(state, rng)
+
     def render(self) -> npt.NDArray[np.uint8] | None:
         """The map and the walk so far as uint8[H, W, 3] (``render_mode="rgb_array"``)."""
         if self.render_mode is None:

@@ -183,6 +183,10 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
         self._generators = seeded(self._generators, None, self.batch.everyone)
         return self.batch.observation()[i]
 
+    def redrawn(self, state: LakeState, rng: np.random.Generator) -> LakeState:
+        """The snapshot with the same past and the slips to come drawn anew."""
+        return self.batch.redrawn(state, rng)
+
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One picture uint8[H, W, 3] a copy (``render_mode="rgb_array"``)."""
         if self.render_mode is None:

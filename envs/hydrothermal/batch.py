@@ -372,6 +372,16 @@ class HydrothermalBatch:
             illegal_actions=int(self.illegal[b]),
         )
 
+    def redrawn(self, state: HydrothermalState, rng: np.random.Generator) -> HydrothermalState:
+        """The snapshot with another noise key and other columns after those of the stage that is about to be decided.
+
+        A scenario keeps its own columns.
+        """
+        key = draw_key(rng)
+        columns = self.problem.draw_columns(key)
+        columns[: state.stage + 1] = state.columns[: state.stage + 1]
+        return replace(state, key=key, columns=columns)
+
     def set_state(self, b: int, state: HydrothermalState) -> None:
         """Restore a snapshot into copy ``b``, also one of another batch that plays the same instance.
 

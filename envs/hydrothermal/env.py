@@ -187,6 +187,10 @@ class HydrothermalEnv(gymnasium.Env[Any, npt.NDArray[Any]]):
         observed: npt.NDArray[np.float32] = self.batch.observations[0].copy()
         return observed
 
+    def redrawn(self, state: HydrothermalState, rng: np.random.Generator) -> HydrothermalState:
+        """The snapshot with the same past and the inflows to come drawn anew."""
+        return self.batch.redrawn(state, rng)
+
     def render(self) -> npt.NDArray[np.uint8] | None:
         """Volumes and supply so far as uint8[H, W, 3] (``render_mode="rgb_array"``)."""
         if self.render_mode is None:

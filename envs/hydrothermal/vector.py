@@ -182,6 +182,10 @@ class HydrothermalVectorEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArra
         observed: Observations = self.batch.observations[i].copy()
         return observed
 
+    def redrawn(self, state: HydrothermalState, rng: np.random.Generator) -> HydrothermalState:
+        """The snapshot with the same past and the inflows to come drawn anew."""
+        return self.batch.redrawn(state, rng)
+
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One picture uint8[H, W, 3] a copy (``render_mode="rgb_array"``)."""
         if self.render_mode is None:

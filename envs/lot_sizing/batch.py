@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
 import gymnasium
@@ -430,6 +430,11 @@ class LotSizingBatch:
             totals=self.totals[b].copy(),
             illegal_actions=int(self.illegal[b]),
         )
+
+    @staticmethod
+    def redrawn(state: LotSizingState, rng: np.random.Generator) -> LotSizingState:
+        """The snapshot with another noise key; prescribed demand stays."""
+        return replace(state, key=draw_key(rng))
 
     def set_state(self, b: int, state: LotSizingState) -> None:
         """Restore a snapshot into copy ``b`` (also one of another batch that plays the same instances)."""

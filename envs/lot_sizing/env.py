@@ -257,6 +257,10 @@ class LotSizingEnv(gymnasium.Env[Any, npt.NDArray[np.int64]]):
         self.batch.set_state(0, state)
         return self._observation()
 
+    def redrawn(self, state: LotSizingState, rng: np.random.Generator) -> LotSizingState:
+        """The snapshot with the same past and the demand to come drawn anew."""
+        return self.batch.redrawn(state, rng)
+
     def render(self) -> npt.NDArray[np.uint8] | None:
         """Stock and machines so far as uint8[H, W, 3] (``render_mode="rgb_array"``)."""
         if self.render_mode is None:

@@ -218,6 +218,10 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
         self._generators = seeded(self._generators, None, self.batch.everyone)
         return self._single_observation(i)
 
+    def redrawn(self, state: LotSizingState, rng: np.random.Generator) -> LotSizingState:
+        """The snapshot with the same past and the demand to come drawn anew."""
+        return self.batch.redrawn(state, rng)
+
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
         """One picture uint8[H, W, 3] a copy (``render_mode="rgb_array"``)."""
         if self.render_mode is None:

@@ -40,6 +40,18 @@ class CloneableBatch(Protocol):
 
 
 @runtime_checkable
+class Redrawable(Protocol):
+    """Envs, single or batched, whose snapshots can be taken on into another future."""
+
+    def redrawn(self, state: Any, rng: np.random.Generator) -> Any:
+        """A snapshot with the same past and the same observation, whose noise to come is drawn anew with ``rng``.
+
+        Noise that belongs to the instance (a prescribed path) stays. ``state`` is left as it is.
+        """
+        ...
+
+
+@runtime_checkable
 class PostDecision(Protocol):
     """Envs whose step is a decision with a known outcome, followed by exogenous randomness.
 

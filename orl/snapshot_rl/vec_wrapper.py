@@ -21,6 +21,7 @@ from orl.snapshot_rl.wrapper import (
     SnapshotWrapper,
     about_start,
     draws_of,
+    redrawing,
     require_layout,
     require_settings,
 )
@@ -45,7 +46,8 @@ class VecSnapshotWrapper(VecEnvWrapper):
     Args:
         venv: See above.
         snapshots: A set or its file, for native batches only.
-        truncate_step, clustered, p_snapshot, enabled, seed: As in :class:`SnapshotWrapper`, for native batches only.
+        truncate_step, clustered, p_snapshot, enabled, seed, fresh_noise: As in :class:`SnapshotWrapper`, for native
+            batches only.
 
     Raises:
         InputError: A value outside its range; copies without a SnapshotWrapper in a batch that is not native; a
@@ -72,6 +74,7 @@ class VecSnapshotWrapper(VecEnvWrapper):
         p_snapshot: float = 1.0,
         enabled: bool = True,
         seed: int | None = None,
+        fresh_noise: bool = False,
     ) -> None:
         super().__init__(venv)
         self.enabled = enabled
@@ -107,6 +110,7 @@ class VecSnapshotWrapper(VecEnvWrapper):
         """int64[n], how often an episode has started from each snapshot."""
         self._sampler = StartSampler(self.snapshots.clusters, clustered)
         self._draws = np.random.default_rng(seed)
+        self._redrawn = redrawing(self._batch) if fresh_noise else None
         self._start = np.full(self.num_envs, -1)  # the snapshot that each copy's episode began at
         self._steps = np.zeros(self.num_envs, np.int64)
         self._returns = np.zeros(self.num_envs)
@@ -167,7 +171,8 @@ class VecSnapshotWrapper(VecEnvWrapper):
                 plain[i] = running is not None and running[i]
                 self.reset_infos[i] = self.venv.reset_infos[i]
                 continue
-            self._batch.set_state(i, self.snapshots.states[index])
+            state = self.snapshots.states[index]
+            self._batch.set_state(i, state if self._redrawn is None else self._redrawn(state, self._draws))
             self._start[i] = index
             self.start_counts[index] += 1
             self.reset_infos[i] = {"snapshot": about_start(self.snapshots, index)}

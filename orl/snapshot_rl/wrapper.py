@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -14,8 +14,10 @@ from gymnasium.utils import RecordConstructorArgs
 
 from orl.common.errors import InputError
 from orl.snapshot_rl.codecs import (
+    MethodCodec,
     StateCodec,
     codec_of,
+    layers,
     refuse_stateful_layers,
     set_elapsed,
     set_stream,
@@ -56,6 +58,9 @@ class SnapshotWrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         p_snapshot: Share of resets that start from a snapshot.
         enabled: Whether the phase is on from the start.
         seed: Of the draws; None: fresh ones.
+        fresh_noise: Draw what is still to come anew at every start, so that no student meets the very future that the
+            teacher met: by the env's ``redrawn(state, rng)`` (:class:`orl.common.protocols.Redrawable`), or, with a
+            codec that records ``np_random``, by another stream. False: a snapshot is exact, its noise included.
         codec: How states are restored; None: :func:`~orl.snapshot_rl.codecs.codec_of` the env.
 
     Raises:
@@ -82,6 +87,7 @@ class SnapshotWrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         p_snapshot: float = 1.0,
         enabled: bool = True,
         seed: int | None = None,
+        fresh_noise: bool = False,
         codec: StateCodec | None = None,
     ) -> None:
         RecordConstructorArgs.__init__(
@@ -92,6 +98,7 @@ class SnapshotWrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
             p_snapshot=p_snapshot,
             enabled=enabled,
             seed=seed,
+            fresh_noise=fresh_noise,
             codec=codec,
             _disable_deepcopy=True,
         )
@@ -102,6 +109,8 @@ class SnapshotWrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         require_layout(self.snapshots, env.observation_space)
         self.truncate_step, self.p_snapshot, self.enabled = truncate_step, p_snapshot, enabled
         self.codec = codec_of(env) if codec is None else codec
+        self.fresh_noise = fresh_noise
+        self._redrawn = redrawing(env) if fresh_noise and isinstance(self.codec, MethodCodec) else None
         self.start_counts: npt.NDArray[np.int64] = np.zeros(len(self.snapshots), np.int64)
         """int64[n], how often an episode has started from each snapshot."""
         self._sampler = StartSampler(self.snapshots.clusters, clustered)
@@ -143,7 +152,10 @@ class SnapshotWrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
                 "no such snapshot", field="snapshot", value=index, expected=f"0 to {len(self.snapshots) - 1}, or None"
             )
         self._stream = stream_of(self.unwrapped)
-        self.codec.set_state(self.env, self.snapshots.states[index])
+        state = self.snapshots.states[index]
+        self.codec.set_state(self.env, state if self._redrawn is None else self._redrawn(state, self._draws))
+        if self.fresh_noise and self._redrawn is None:
+            set_stream(self.unwrapped, np.random.default_rng(self._draws.integers(2**63)).bit_generator.state)
         set_elapsed(self.env, 0)
         self._start = index
         self.start_counts[index] += 1
@@ -178,6 +190,24 @@ class SnapshotWrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
 def _shortest(truncate_step: int | None, limit: Any) -> int | None:
     steps = [n for n in (truncate_step, None if limit is None else limit._max_episode_steps) if n is not None]
     return min(steps, default=None)
+
+
+def redrawing(env: Any) -> Callable[[Any, np.random.Generator], Any]:
+    """The method ``redrawn`` of an env or a native batch.
+
+    Raises:
+        InputError: It has none.
+    """
+    for layer in layers(env):
+        if hasattr(type(layer), "redrawn"):
+            method: Callable[[Any, np.random.Generator], Any] = layer.redrawn
+            return method
+    raise InputError(
+        "its states hold noise that it cannot draw anew",
+        source=type(getattr(env, "unwrapped", env)).__name__,
+        field="fresh_noise",
+        expected="False, or an env with redrawn(state, rng)",
+    )
 
 
 _DRAW = object()
