@@ -16,6 +16,7 @@ from orl.common.protocols import IllegalActions
 from orl.common.vector_episodes import (
     autoreset_mode_of,
     copies_to_reset,
+    final_infos,
     info_columns,
     refuse_finished,
     require_sizes,
@@ -217,13 +218,9 @@ class PostDecisionFrozenLakeVectorEnv(VectorEnv[Observations, npt.NDArray[np.int
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             self._over |= over
             return infos | final_info
-        observations, final_obs = self.batch.observation(), np.full(self.num_envs, None, object)
-        for b in np.flatnonzero(over).tolist():
-            final_obs[b] = observations[b]
+        infos = final_infos(infos, final_info, self.batch.observation()[over], over)
         self._restart(over)
-        final_info |= {key: over.copy() if key.startswith("_") else value for key, value in infos.items()}
-        running = {key: value & ~over if key.startswith("_") else value for key, value in infos.items()}
-        return running | {"final_obs": final_obs, "_final_obs": over, "final_info": final_info, "_final_info": over}
+        return infos
 
     def _terminal_infos(self, ended: Flags) -> dict[str, Any]:
         """End-of-episode keys of the marked copies as arrays [N], each with its mask ``_key``."""

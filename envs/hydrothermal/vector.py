@@ -15,6 +15,7 @@ from orl.common.protocols import IllegalActions
 from orl.common.vector_episodes import (
     autoreset_mode_of,
     copies_to_reset,
+    final_infos,
     info_columns,
     refuse_finished,
     require_sizes,
@@ -218,15 +219,9 @@ class HydrothermalVectorEnv(VectorEnv[Observations, npt.NDArray[Any], npt.NDArra
             self._over |= over
             self._any_over = True
             return _merged(infos, final_info)
-        final_obs = np.full(self.num_envs, None, object)
-        for b in np.flatnonzero(over).tolist():
-            final_obs[b] = self.batch.observations[b].copy()
-        for key in [key for key in infos if not key.startswith("_") and key not in final_info]:
-            final_info[key], final_info["_" + key] = infos[key], over
-        for key in [key for key in infos if key.startswith("_")]:
-            infos[key] = infos[key] & ~over
+        infos = final_infos(infos, final_info, self.batch.observations[over], over)
         self._restart(over)
-        return infos | {"final_obs": final_obs, "_final_obs": over, "final_info": final_info, "_final_info": over}
+        return infos
 
     def _observation(self) -> Observations:
         """The batched observation: a copy, or a read-only view under ``copy=False``."""

@@ -17,6 +17,7 @@ from orl.common.protocols import IllegalActions
 from orl.common.vector_episodes import (
     autoreset_mode_of,
     copies_to_reset,
+    final_infos,
     info_columns,
     refuse_finished,
     require_sizes,
@@ -256,15 +257,10 @@ class LotSizingVectorEnv(VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]
             self._over |= over
             self._any_over = True
             return infos | final_info
-        final_obs = np.full(self.num_envs, None, object)
-        rows, setup = self.batch.observations[over], self.batch.setup[over]
-        for k, b in enumerate(np.flatnonzero(over).tolist()):
-            final_obs[b] = self.batch.shaped(rows[k], setup[k])
-        for key in [key for key in infos if not key.startswith("_")]:
-            final_info[key], final_info["_" + key] = infos[key], over
-            infos["_" + key] = infos["_" + key] & ~over
+        last = map(self.batch.shaped, self.batch.observations[over], self.batch.setup[over])
+        infos = final_infos(infos, final_info, last, over)
         self._restart(over)
-        return infos | {"final_obs": final_obs, "_final_obs": over, "final_info": final_info, "_final_info": over}
+        return infos
 
     def _terminal_infos(self, ended: npt.NDArray[np.bool_]) -> dict[str, Any]:
         """End-of-episode keys of the marked copies as arrays [N], each with its mask ``_key``."""

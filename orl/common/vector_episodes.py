@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -128,3 +128,28 @@ def info_columns(columns: Mapping[str, Any], dtypes: Mapping[str, type], where: 
             array[where] = columns[key]
         infos[key], infos["_" + key] = array, where
     return infos
+
+
+def final_infos(
+    infos: Mapping[str, Any], terminal: Mapping[str, Any], observations: Iterable[Any], over: Flags
+) -> dict[str, Any]:
+    """Infos of a SAME_STEP step in which some copies ended, as Gymnasium's vector envs give them.
+
+    Args:
+        infos: What the step reported, with masks. Of the copies that ended it moves to ``final_info``.
+        terminal: End-of-episode keys, with masks; they rule where both have a key.
+        observations: The last observation of each copy that ended, in order.
+        over: bool[N], the copies that ended.
+
+    >>> step, end = {"a": np.array([1, 2]), "_a": np.array([True, True])}, {"b": np.array([0, 9])}
+    >>> found = final_infos(step, end, ["last"], np.array([False, True]))
+    >>> found["_a"].tolist(), found["final_obs"].tolist(), sorted(found["final_info"])
+    ([True, False], [None, 'last'], ['_a', 'a', 'b'])
+    """
+    final_obs = np.full(len(over), None, object)
+    for b, observation in zip(np.flatnonzero(over).tolist(), observations, strict=True):
+        final_obs[b] = observation
+    moved = {key: over.copy() if key.startswith("_") else value for key, value in infos.items()}
+    running = {key: value & ~over if key.startswith("_") else value for key, value in infos.items()}
+    final = {"final_obs": final_obs, "_final_obs": over, "final_info": moved | dict(terminal), "_final_info": over}
+    return running | final
