@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -82,7 +83,8 @@ def train_all(jobs: int, only: list[str] | None) -> None:
     left = [task for task in tasks(only) if tuple(task) not in done]
     paths = {CASES[task.case].teacher: teachers.snapshot_file(CASES[task.case].teacher) for task in left}
     print(f"{len(done)} runs are there, {len(left)} to do", flush=True)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    silent_end = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}  # Ctrl-C: no traceback
+    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1, **silent_end) as pool:
         running: set[Future[dict[str, Any]]] = set()
         try:
             while left or running:
