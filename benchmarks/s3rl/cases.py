@@ -46,7 +46,7 @@ class Case:
 
     Attributes:
         env_id, kwargs: Of ``gymnasium.make``.
-        learner: "PPO", "TD3", "SAC", or "masked PPO" on a native batch.
+        learner: "PPO" (tuned), "PPO, defaults", "TD3", "SAC", or "masked PPO" on a native batch.
         teacher: Key of ``teachers.TEACHERS``.
         steps, seeds: Of each variant; seeds are 0, 1, ...
         every, episodes: Steps between evaluations, and episodes of each.
@@ -71,7 +71,7 @@ class Case:
 
 
 def _mujoco(env_id: str, learner: str, variants: tuple[str, ...] = (BASE, S3RL)) -> Case:
-    on_policy = learner == "PPO"
+    on_policy = learner.startswith("PPO")
     teacher = env_id.partition("-")[0]
     return Case(
         env_id,
@@ -87,6 +87,7 @@ def _mujoco(env_id: str, learner: str, variants: tuple[str, ...] = (BASE, S3RL))
 CASES: Mapping[str, Case] = MappingProxyType(
     {
         "PPO, Hopper": _mujoco("Hopper-v5", "PPO", (BASE, *ABLATION)),
+        "PPO with defaults, Hopper": _mujoco("Hopper-v5", "PPO, defaults"),
         "PPO, Walker2d": _mujoco("Walker2d-v5", "PPO"),
         "PPO, HalfCheetah": _mujoco("HalfCheetah-v5", "PPO"),
         "TD3, Hopper": _mujoco("Hopper-v5", "TD3"),
@@ -159,6 +160,8 @@ def student(case: Case, seed: int, venv: VecEnv) -> BaseAlgorithm:
         return orl.FastMaskablePPO("MlpPolicy", venv, seed=seed, device="cpu", **case.hyper)
     if case.learner == "PPO":
         return tuned_ppo(case.env_id, seed, venv)
+    if case.learner == "PPO, defaults":
+        return default_ppo(case.env_id, seed, venv)
     size = venv.action_space.shape or ()
     network: dict[str, Any] = {"net_arch": [64, 64]}
     if case.learner == "TD3":

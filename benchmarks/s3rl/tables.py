@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import measure
 import numpy as np
-from cases import BASE, CASES, S3RL
+from cases import BASE, CASES, FRESH, S3RL
 from scipy import stats
 
 Numbers = Sequence[float]
@@ -124,7 +124,7 @@ def describe(rows: Sequence[dict[str, str]], table: list[dict[str, Any]], teache
     state = "All" if len(rows) == total else "**Partial:**"
     ablation = [row for row in table if row["case"] == "PPO, Hopper"]
     parts = [f"{state} {len(rows)} of {total} runs are finished."]
-    parts += [measure.table([row for row in table if row["variant"] == S3RL])] if table else []
+    parts += [measure.table([row for row in table if row["variant"] in (S3RL, FRESH)])] if table else []
     if len(ablation) > 1:
         parts += ["The two parts of S3RL, PPO on Hopper:", measure.table(ablation)]
     if teachers:
