@@ -6,20 +6,25 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from orl.common.errors import InputError
 from orl.common.protocols import SoftTargetModel, TargetModel
+from orl.common.vec_env import GymVecEnv
+from orl.common.venv_layers import unwrap
 
 Mode = Literal["strict", "soft"]
+PROBE_KEY = np.uint64(0x7072_6F62_65)
 
 
 def target_model_of(env: VecEnv) -> TargetModel:
     """What the ``target_model()`` of the environments gives.
 
     Raises:
-        InputError: they have no such method, or wrappers that change what is observed or done, which no model knows.
+        InputError: they have no such method, wrappers that change what is observed or done, which no model knows, or
+            single environments of different problems, of which one alone would be learned.
     """
     for kind in (gymnasium.ObservationWrapper, gymnasium.ActionWrapper):
         if any(env.env_is_wrapped(kind)):
@@ -39,7 +44,25 @@ def target_model_of(env: VecEnv) -> TargetModel:
         members = [*TargetModel.__annotations__, *(name for name in vars(TargetModel) if not name.startswith("_"))]
         missing = sorted(name for name in members if not hasattr(model, name))
         raise InputError("not a TargetModel", field="target_model()", value=model, expected=f"also {missing}")
+    if not isinstance(unwrap(env)[1], GymVecEnv):  # whose copies share one model
+        probe = _probe(model)
+        for i in range(1, env.num_envs):
+            other = env.env_method("target_model", indices=i)[0]
+            if not np.array_equal(probe, _probe(other)):
+                expected = "copies of one problem (one training learns one problem)"
+                raise InputError(f"copies 0 and {i} play different problems", field="env", expected=expected)
     return model
+
+
+def _probe(model: TargetModel) -> npt.NDArray[np.float64]:
+    """Noise, states and costs of a fixed episode with all fractions a half: equal for equal problems."""
+    noise = model.draw(np.array([PROBE_KEY]))
+    states = [model.initial_state[None]]
+    for stage in noise:
+        states.append(model.reach(states[-1], stage, np.full_like(states[-1], 0.5)))
+    path = np.stack(states)
+    costs, *_ = model.costs_and_gradients(path[:-1], noise, path[1:])
+    return np.concatenate([np.ravel(part) for part in (noise, path, costs)])
 
 
 def check_spaces(model: TargetModel, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:

@@ -341,6 +341,16 @@ def test_an_environment_without_a_model_is_refused() -> None:
             TSDDR("MLPTarget", env)
 
 
+def test_copies_of_different_problems_are_refused() -> None:
+    make(env=DummyVecEnv([TankEnv, TankEnv]))
+    with pytest.raises(InputError, match="copies 0 and 2 play different problems"):
+        make(env=DummyVecEnv([TankEnv, TankEnv, DearEnv]))
+    tri3 = [lambda e=e: gymnasium.make("orl:orl/Hydrothermal-v0", instance=f"tri3/scenario-{e}") for e in (1, 2)]
+    with pytest.raises(InputError, match="copies 0 and 1"):
+        TSDDR("MLPTarget", DummyVecEnv(tri3))
+    TSDDR("MLPTarget", DummyVecEnv([tri3[0], tri3[0]]))
+
+
 class NoCosts(TankEnv):
     def target_model(self):
         model = Tanks()
