@@ -79,6 +79,7 @@ class HydrothermalState:
         name: Of the instance.
         key: Noise key.
         columns: int64[T] or int64[T, n], the inflow columns of the whole episode.
+        scripted: Whether they were prescribed.
         stage: Stages done, t.
         volumes: float64[t + 1, n], hm3, from the start on.
         turbined: float64[t, n], m3/s, and
@@ -91,6 +92,7 @@ class HydrothermalState:
     name: str
     key: np.uint64
     columns: Integers
+    scripted: bool
     stage: int
     volumes: Floats
     turbined: Floats | None
@@ -150,6 +152,7 @@ class HydrothermalBatch:
         self.volumes, self.inflows = np.zeros((n_copies, n)), np.zeros((n_copies, n))
         self.stage = np.zeros(n_copies, np.int64)
         self.keys = np.zeros(n_copies, np.uint64)
+        self.scripted = np.zeros(n_copies, np.bool_)
         self.columns = np.zeros((n_copies, horizon) if instance.joint else (n_copies, horizon, n), np.int64)
         self.paths = np.zeros((n_copies, horizon + 1, n))  # inflows, m3/s; the last row stays 0
         self.history = np.zeros((n_copies, horizon + 1, n))  # volumes, hm3
@@ -183,7 +186,7 @@ class HydrothermalBatch:
         for b in marked.tolist():
             self.keys[b] = draw_key(generators[b])
         columns = self.problem.draw_columns(self.keys[marked]) if given is None else given[marked]
-        self.columns[marked] = columns
+        self.columns[marked], self.scripted[marked] = columns, given is not None
         self.paths[marked, :-1] = self.problem.path_inflows(columns)
         self.volumes[marked] = self.problem.initial_volume if volumes is None else volumes[marked]
         self.history[marked, 0] = self.volumes[marked]
@@ -363,6 +366,7 @@ class HydrothermalBatch:
             name=self.problem.name,
             key=self.keys[b],
             columns=self.columns[b].copy(),
+            scripted=bool(self.scripted[b]),
             stage=plan.n_stages,
             volumes=plan.volumes,
             turbined=plan.turbined,
@@ -375,9 +379,11 @@ class HydrothermalBatch:
     def redrawn(self, state: HydrothermalState, rng: np.random.Generator) -> HydrothermalState:
         """The snapshot with another noise key and other columns after those of the stage that is about to be decided.
 
-        A scenario keeps its own columns.
+        A scenario keeps its own columns, and an episode those that were prescribed.
         """
         key = draw_key(rng)
+        if state.scripted:
+            return replace(state, key=key)
         columns = self.problem.draw_columns(key)
         columns[: state.stage + 1] = state.columns[: state.stage + 1]
         return replace(state, key=key, columns=columns)
@@ -399,7 +405,7 @@ class HydrothermalBatch:
             mode = self.settings.action_mode
             raise InputError("the snapshot is of an env with another action_mode", field="state", expected=mode)
         t = state.stage
-        self.keys[b], self.columns[b] = state.key, state.columns
+        self.keys[b], self.columns[b], self.scripted[b] = state.key, state.columns, state.scripted
         self.paths[b, :-1] = self.problem.path_inflows(state.columns)
         self.history[b, : t + 1] = state.volumes
         self.volumes[b], self.inflows[b] = state.volumes[t], self.paths[b, t]

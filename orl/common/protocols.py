@@ -46,7 +46,7 @@ class Redrawable(Protocol):
     def redrawn(self, state: Any, rng: np.random.Generator) -> Any:
         """A snapshot with the same past and the same observation, whose noise to come is drawn anew with ``rng``.
 
-        Noise that belongs to the instance (a prescribed path) stays. ``state`` is left as it is.
+        A path that the instance or a reset option prescribes stays. ``state`` is left as it is.
         """
         ...
 

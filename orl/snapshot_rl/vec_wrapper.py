@@ -91,6 +91,10 @@ class VecSnapshotWrapper(VecEnvWrapper):
                 raise InputError(
                     "each copy has its own snapshots", field="snapshots", expected="None: every copy is wrapped already"
                 )
+            if fresh_noise:
+                raise InputError(
+                    "each copy draws for itself", field="fresh_noise", expected="SnapshotWrapper(..., fresh_noise=True)"
+                )
             self.set_snapshots(enabled)
             return
         if inner:

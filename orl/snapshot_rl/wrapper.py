@@ -13,11 +13,13 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from orl.common.errors import InputError
+from orl.common.venv_layers import owner_of
 from orl.snapshot_rl.codecs import (
     MethodCodec,
+    MujocoCodec,
+    PickleCodec,
     StateCodec,
     codec_of,
-    layers,
     refuse_stateful_layers,
     set_elapsed,
     set_stream,
@@ -59,8 +61,9 @@ class SnapshotWrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         enabled: Whether the phase is on from the start.
         seed: Of the draws; None: fresh ones.
         fresh_noise: Draw what is still to come anew at every start, so that no student meets the very future that the
-            teacher met: by the env's ``redrawn(state, rng)`` (:class:`orl.common.protocols.Redrawable`), or, with a
-            codec that records ``np_random``, by another stream. False: a snapshot is exact, its noise included.
+            teacher met: by ``redrawn(state, rng)`` of the env (:class:`orl.common.protocols.Redrawable`) or of a codec
+            of yours; in MuJoCo's and copied envs by another stream of ``np_random``, and of that alone. False: a
+            snapshot is exact, its noise included.
         codec: How states are restored; None: :func:`~orl.snapshot_rl.codecs.codec_of` the env.
 
     Raises:
@@ -110,7 +113,7 @@ class SnapshotWrapper(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         self.truncate_step, self.p_snapshot, self.enabled = truncate_step, p_snapshot, enabled
         self.codec = codec_of(env) if codec is None else codec
         self.fresh_noise = fresh_noise
-        self._redrawn = redrawing(env) if fresh_noise and isinstance(self.codec, MethodCodec) else None
+        self._redrawn = _redrawing(env, self.codec) if fresh_noise else None
         self.start_counts: npt.NDArray[np.int64] = np.zeros(len(self.snapshots), np.int64)
         """int64[n], how often an episode has started from each snapshot."""
         self._sampler = StartSampler(self.snapshots.clusters, clustered)
@@ -192,22 +195,35 @@ def _shortest(truncate_step: int | None, limit: Any) -> int | None:
     return min(steps, default=None)
 
 
-def redrawing(env: Any) -> Callable[[Any, np.random.Generator], Any]:
-    """The method ``redrawn`` of an env or a native batch.
+def redrawing(taker: Any) -> Callable[[Any, np.random.Generator], Any]:
+    """The method ``redrawn`` of the layer, batch or codec whose states are restored.
 
     Raises:
         InputError: It has none.
     """
-    for layer in layers(env):
-        if hasattr(type(layer), "redrawn"):
-            method: Callable[[Any, np.random.Generator], Any] = layer.redrawn
-            return method
-    raise InputError(
-        "its states hold noise that it cannot draw anew",
-        source=type(getattr(env, "unwrapped", env)).__name__,
-        field="fresh_noise",
-        expected="False, or an env with redrawn(state, rng)",
-    )
+    method: Callable[[Any, np.random.Generator], Any] | None = getattr(taker, "redrawn", None)
+    if method is None:
+        raise InputError(
+            "its states cannot be given another future",
+            source=type(taker).__name__,
+            field="fresh_noise",
+            expected="False (where nothing is random after the start), or redrawn(state, rng) beside set_state",
+        )
+    return method
+
+
+def _redrawing(env: gymnasium.Env[Any, Any], codec: StateCodec) -> Callable[[Any, np.random.Generator], Any] | None:
+    """How ``fresh_noise`` changes a state; None: it does not, the stream of ``np_random`` is changed."""
+    if not isinstance(codec, MujocoCodec | PickleCodec):
+        return redrawing(owner_of(env, "get_state") if isinstance(codec, MethodCodec) else codec)
+    if owner_of(env, "get_state") is not None:
+        raise InputError(
+            "the noise of this env is not in np_random alone",
+            source=type(codec).__name__,
+            field="fresh_noise",
+            expected="codec=None, since the env has get_state and set_state",
+        )
+    return None
 
 
 _DRAW = object()

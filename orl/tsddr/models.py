@@ -12,11 +12,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from orl.common.errors import InputError
 from orl.common.protocols import SoftTargetModel, TargetModel
-from orl.common.vec_env import GymVecEnv
 from orl.common.venv_layers import unwrap
 
 Mode = Literal["strict", "soft"]
-PROBE_KEY = np.uint64(0x7072_6F62_65)
 
 
 def target_model_of(env: VecEnv) -> TargetModel:
@@ -44,25 +42,43 @@ def target_model_of(env: VecEnv) -> TargetModel:
         members = [*TargetModel.__annotations__, *(name for name in vars(TargetModel) if not name.startswith("_"))]
         missing = sorted(name for name in members if not hasattr(model, name))
         raise InputError("not a TargetModel", field="target_model()", value=model, expected=f"also {missing}")
-    if not isinstance(unwrap(env)[1], GymVecEnv):  # whose copies share one model
-        probe = _probe(model)
-        for i in range(1, env.num_envs):
-            other = env.env_method("target_model", indices=i)[0]
-            if not np.array_equal(probe, _probe(other)):
-                expected = "copies of one problem (one training learns one problem)"
-                raise InputError(f"copies 0 and {i} play different problems", field="env", expected=expected)
+    _require_one_problem(env)
     return model
 
 
-def _probe(model: TargetModel) -> npt.NDArray[np.float64]:
-    """Noise, states and costs of a fixed episode with all fractions a half: equal for equal problems."""
-    noise = model.draw(np.array([PROBE_KEY]))
-    states = [model.initial_state[None]]
+def _require_one_problem(env: VecEnv) -> None:
+    """Refuse single environments of different problems.
+
+    Models are made anew for this, since some answer a question in the light of earlier ones.
+    """
+    base = unwrap(env)[1]
+    if env.num_envs == 1 or hasattr(getattr(base, "env", None), "target_model"):  # a native batch has one model
+        return
+    first, *others = env.env_method("target_model")
+    expected_answers = _answers(first)
+    for i, other in enumerate(others, 1):
+        answers = _answers(other)
+        if answers.keys() != expected_answers.keys() or not all(
+            numbers.shape == answers[name].shape and np.allclose(numbers, answers[name], rtol=1e-9, atol=1e-9)
+            for name, numbers in expected_answers.items()
+        ):
+            expected = "copies of one problem (one training learns one problem)"
+            raise InputError(f"copies 0 and {i} play different problems", field="env", expected=expected)
+
+
+def _answers(model: TargetModel) -> dict[str, npt.NDArray[np.float64]]:
+    """The model's figures, and noise, features, states and costs of eight episodes with fixed fractions."""
+    noise = model.draw(np.arange(8, dtype=np.uint64))
+    fractions = np.linspace(0.0, 1.0, 8)[:, None] * np.ones_like(model.initial_state)
+    states = [np.tile(model.initial_state, (8, 1))]
     for stage in noise:
-        states.append(model.reach(states[-1], stage, np.full_like(states[-1], 0.5)))
+        states.append(model.reach(states[-1], stage, fractions))
     path = np.stack(states)
     costs, *_ = model.costs_and_gradients(path[:-1], noise, path[1:])
-    return np.concatenate([np.ravel(part) for part in (noise, path, costs)])
+    figures = ("cost_unit", "state_unit", "target_lower", "target_upper")
+    found = {name: getattr(model, name) for name in figures}
+    found |= {"noise": noise, "features": model.features(noise), "path": path, "costs": costs}
+    return {name: np.asarray(value, np.float64) for name, value in found.items()}
 
 
 def check_spaces(model: TargetModel, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:

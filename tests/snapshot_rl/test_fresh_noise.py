@@ -6,13 +6,14 @@ import gymnasium
 import numpy as np
 import pytest
 from snapshot_cases import CountingEnv, PlainEnv, RandomTeacher, counting_snapshots, random_action, snapshots_of
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import orl
 from orl import registry
 from orl.common.batched_values import equal_trees, row
 from orl.common.errors import InputError
 from orl.common.protocols import Redrawable
-from orl.snapshot_rl import SnapshotWrapper, VecSnapshotWrapper, collect_snapshots
+from orl.snapshot_rl import PickleCodec, SnapshotWrapper, VecSnapshotWrapper, collect_snapshots
 
 REDRAWN = [
     env.lazy_id for env in registry.environments() if isinstance(gymnasium.make(env.lazy_id).unwrapped, Redrawable)
@@ -99,12 +100,20 @@ def first_demand(seed: int):
     return env.get_state().demand[-1]
 
 
-def test_what_belongs_to_the_instance_stays() -> None:
+def test_what_is_prescribed_stays() -> None:
     env = gymnasium.make(LOTS, instance="ls-4x2").unwrapped
     path = np.ones((env.batch.instance(0).horizon, env.batch.n_items), np.int64)
     env.reset(options={"demand_path": path})
     state = env.get_state()
     assert equal_trees(future(env, env.redrawn(state, np.random.default_rng(0))), future(env, state))
+    rivers = gymnasium.make(RIVERS, instance="tri3").unwrapped
+    rivers.reset(options={"columns": [0, 0, 0, 0]})
+    state = rivers.get_state()
+    assert (rivers.redrawn(state, np.random.default_rng(1)).columns == 0).all()
+    rivers.reset(seed=0)
+    rivers.set_state(state)
+    assert rivers.get_state().scripted
+    assert not in_the_middle(RIVERS)[0].get_state().scripted
     rivers, _ = in_the_middle(RIVERS, instance="tri3/scenario-4")
     state = rivers.get_state()
     assert (rivers.redrawn(state, np.random.default_rng(0)).columns == state.columns).all()
@@ -159,6 +168,43 @@ class TestWrappers:
 
         assert len({reward(exact) for _ in range(5)}) == 1
         assert len({reward(fresh) for _ in range(5)}) == 5
+
+    @pytest.mark.parametrize("id", REDRAWN)
+    def test_batches_of_every_kind(self, id) -> None:
+        snapshots = snapshots_of(id, n_episodes=1, interval=1000)
+        venv = VecSnapshotWrapper(orl.make_vec(id, 8, seed=0), snapshots, seed=0, fresh_noise=True, truncate_step=None)
+        observations = venv.reset()
+        for i, info in enumerate(venv.reset_infos):
+            assert equal_trees(row(observations, i), snapshots.observation(info["snapshot"]["index"]))
+        assert len({int(state.key) for state in venv.env_method("get_state")}) == 8
+
+    def test_a_layer_that_owns_the_state_has_to_redraw_it(self) -> None:
+        class Counted(gymnasium.Wrapper):
+            def get_state(self):
+                return {"inner": self.env.unwrapped.get_state()}
+
+            def set_state(self, state):
+                return self.env.unwrapped.set_state(state["inner"])
+
+        env = Counted(gymnasium.make(LAKE))
+        snapshots = collect_snapshots(RandomTeacher(env), env, n_episodes=1, interval=1, seed=0)
+        SnapshotWrapper(env, snapshots)
+        with pytest.raises(InputError, match="Counted, fresh_noise"):
+            SnapshotWrapper(env, snapshots, fresh_noise=True)
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    def test_copies_of_an_env_that_knows_its_noise_are_refused(self) -> None:
+        env = gymnasium.make(LAKE)
+        snapshots = collect_snapshots(RandomTeacher(env), env, n_episodes=1, interval=1, seed=0, codec=PickleCodec())
+        with pytest.raises(InputError, match="PickleCodec, fresh_noise.*codec=None"):
+            SnapshotWrapper(env, snapshots, fresh_noise=True, codec=PickleCodec())
+
+    def test_a_batch_of_wrapped_copies_does_not_take_it(self) -> None:
+        snapshots = snapshots_of(LAKE)
+        copies = [lambda: SnapshotWrapper(gymnasium.make(LAKE), snapshots, fresh_noise=True)] * 2
+        VecSnapshotWrapper(DummyVecEnv(copies))
+        with pytest.raises(InputError, match="fresh_noise: each copy"):
+            VecSnapshotWrapper(DummyVecEnv(copies), fresh_noise=True)
 
     def test_states_that_hold_their_noise_need_the_method(self) -> None:
         with pytest.raises(InputError, match=r"CountingEnv, fresh_noise.*redrawn\(state, rng\)"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tank_toy import TankEnv, Tanks, all_outcomes, optimum
 import orl
 from orl.common import counter_noise
 from orl.common.errors import InputError
+from orl.envs.hydrothermal.library import load
 from orl.tsddr import TSDDR
 
 UPDATE = 3 * 16  # stages of an update
@@ -341,14 +344,46 @@ def test_an_environment_without_a_model_is_refused() -> None:
             TSDDR("MLPTarget", env)
 
 
+class OneModelEnv(TankEnv):
+    """Its copies share a model."""
+
+    shared = Tanks()
+
+    def target_model(self):
+        return self.shared
+
+
 def test_copies_of_different_problems_are_refused() -> None:
     make(env=DummyVecEnv([TankEnv, TankEnv]))
+    make(env=DummyVecEnv([OneModelEnv] * 3))
     with pytest.raises(InputError, match="copies 0 and 2 play different problems"):
         make(env=DummyVecEnv([TankEnv, TankEnv, DearEnv]))
-    tri3 = [lambda e=e: gymnasium.make("orl:orl/Hydrothermal-v0", instance=f"tri3/scenario-{e}") for e in (1, 2)]
+
+
+def rivers(*instances):
+    return DummyVecEnv([lambda e=e: gymnasium.make("orl:orl/Hydrothermal-v0", instance=e) for e in instances])
+
+
+def test_reservoirs_with_other_inflows_are_other_problems() -> None:
+    tri3 = load("tri3")
+    wetter = replace(tri3, inflows=tri3.inflows * np.array([1.0, 1.5, 1.0])[:, None])
+    likelier = replace(tri3, probabilities=np.tile([0.30, 0.36, 0.34], (len(tri3.probabilities), 1)))
+    for other in (wetter, likelier, tri3.scenario(1)):
+        with pytest.raises(InputError, match="copies 0 and 1"):
+            TSDDR("MLPTarget", rivers(tri3, other))
     with pytest.raises(InputError, match="copies 0 and 1"):
-        TSDDR("MLPTarget", DummyVecEnv(tri3))
-    TSDDR("MLPTarget", DummyVecEnv([tri3[0], tri3[0]]))
+        TSDDR("MLPTarget", rivers(tri3.scenario(1), tri3.scenario(2)))
+
+
+def test_the_number_of_copies_changes_nothing() -> None:
+    instance = "cascade-6x5-s0"
+    batch = orl.make_vec("orl:orl/Hydrothermal-v0", 3, instance=instance)
+    found = [
+        parameters(TSDDR("MLPTarget", env, seed=0, batch_size=4).learn(400))
+        for env in (rivers(instance), rivers(instance, instance), batch)
+    ]
+    assert same(found[0], found[1])
+    assert same(found[0], found[2])
 
 
 class NoCosts(TankEnv):
